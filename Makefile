@@ -1,0 +1,52 @@
+# Tailrace's verbs. Each sets up what it needs by itself; nothing but Python >= 3.11 is assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The environment is rebuilt when, and only when, something that it is made from changes.
+INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
+
+.PHONY: help setup demo up test check format lock bench chaos clean
+help:  ## list the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## make .venv with everything, pinned and hash-checked
+$(STAMP): $(INPUTS)
+	@echo "Setting up .venv (once; about a minute) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tailrace needs Python 3.11 or newer: make PYTHON=python3.12 setup"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	@touch $(STAMP)
+
+demo: setup  ## a stream that is cut, killed and cancelled, and ends byte-exact (no key, no server, no Docker)
+	@$(BIN)/tailrace demo $(ARGS)
+
+up: setup  ## embedded Valkey, an API node and a worker on this machine, until Ctrl-C
+	@$(BIN)/tailrace up $(ARGS)
+
+test: setup  ## the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## format, lint and strict types, over source and tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: setup  ## let ruff mend what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: setup  ## resolve the dependencies anew into requirements.lock
+	@printf '%s\n' '# Every dependency of Tailrace and of its development, pinned and hash-checked. Remade by `make lock`.' > requirements.lock
+	@grep -v '"tailrace-client' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --all-extras --format requirements.txt - >> requirements.lock || true
+
+bench: setup  ## pickup and first-token delay on this machine
+	@$(BIN)/python -m benchmarks.pickup $(ARGS)
+
+chaos: setup  ## a short seeded run of kills against real processes
+	@$(BIN)/python -m pytest tests/acceptance -k kill $(ARGS)
+
+clean:  ## remove the environment and the embedded server's data
+	rm -rf $(VENV) .tailrace

@@ -1,0 +1,220 @@
+"""The event vocabulary: what can stand in a job's log, the ids, and how an event is written into a log entry.
+
+An entry holds one field. Its name is the event's letter, with `@<at_ms>` behind it where the event carries a time
+since the job's creation (`queued` carries the creation itself, ms since 1970); its value is the text of a `token` or
+`reasoning` event as it is, JSON for the rest. One short field a token keeps an entry near 20 bytes of overhead.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, ClassVar, NamedTuple, Self
+
+import msgspec
+
+_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
+_MAX_PART = 2**64 - 1
+
+
+class EventId(NamedTuple):
+    """`<epoch>-<seq>`: a fencing epoch, and a number that rises by one over the whole log."""
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an id; ValueError for anything that is not `^\\d{1,20}-\\d{1,20}$` within 64 bits."""
+        if not _ID.fullmatch(text):
+            raise ValueError("an event id is <epoch>-<seq>")
+        epoch, _, seq = text.partition("-")
+        if int(epoch) > _MAX_PART or int(seq) > _MAX_PART:
+            raise ValueError("an event id has two 64-bit numbers")
+        return cls(int(epoch), int(seq))
+
+
+START = EventId(0, 0)
+"""The cursor of a reader that has seen nothing."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that happened to a job. `at_ms`: milliseconds since the job was created, where the event carries it."""
+
+    letter: ClassVar[str]
+    type: ClassVar[str]
+
+
+class Queued(Event, frozen=True, omit_defaults=True):
+    """The first event of every log. `at_ms` is the creation itself: ms since 1970, shown as `created_at`."""
+
+    letter: ClassVar[str] = "q"
+    type: ClassVar[str] = "queued"
+    job_id: str
+    provider: str
+    model: str
+    at_ms: int | None = None
+
+
+class Start(Event, frozen=True, omit_defaults=True):
+    """An attempt begins."""
+
+    letter: ClassVar[str] = "s"
+    type: ClassVar[str] = "start"
+    attempt: int
+    provider: str
+    model: str
+    queue_ms: int
+    at_ms: int | None = None
+
+
+class Token(Event, frozen=True, omit_defaults=True):
+    """A piece of the answer."""
+
+    letter: ClassVar[str] = "t"
+    type: ClassVar[str] = "token"
+    text: str
+    at_ms: int | None = None
+
+
+class Reasoning(Event, frozen=True, omit_defaults=True):
+    """A piece of the model's reasoning."""
+
+    letter: ClassVar[str] = "r"
+    type: ClassVar[str] = "reasoning"
+    text: str
+    at_ms: int | None = None
+
+
+class ToolCall(Event, frozen=True, omit_defaults=True):
+    """A piece of a tool call: `arguments` is argument text as it streams; id and name come with the first piece."""
+
+    letter: ClassVar[str] = "c"
+    type: ClassVar[str] = "tool_call"
+    index: int
+    id: str
+    name: str
+    arguments: str
+    at_ms: int | None = None
+
+
+class Reset(Event, frozen=True, omit_defaults=True):
+    """Keep the first `keep` code points of the text shown, then append `text`; `snapshot` resets are not in the log."""
+
+    letter: ClassVar[str] = "x"
+    type: ClassVar[str] = "reset"
+    attempt: int
+    keep: int
+    reason: str
+    text: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    snapshot: bool = False
+    at_ms: int | None = None
+
+
+class Done(Event, frozen=True, omit_defaults=True):
+    """The answer is whole."""
+
+    letter: ClassVar[str] = "d"
+    type: ClassVar[str] = "done"
+    finish_reason: str
+    usage: dict[str, int]
+    tokens: int
+    attempt: int
+    timings: dict[str, float]
+    at_ms: int | None = None
+
+
+class Failed(Event, frozen=True, omit_defaults=True):
+    """The job ended without a whole answer."""
+
+    letter: ClassVar[str] = "f"
+    type: ClassVar[str] = "failed"
+    code: str
+    message: str
+    retryable: bool
+    attempt: int
+    timings: dict[str, float]
+    usage: dict[str, int] = {}
+    at_ms: int | None = None
+
+
+class Cancelled(Event, frozen=True, omit_defaults=True):
+    """Somebody ended the job."""
+
+    letter: ClassVar[str] = "z"
+    type: ClassVar[str] = "cancelled"
+    reason: str
+    attempt: int
+    timings: dict[str, float]
+    usage: dict[str, int] = {}
+    at_ms: int | None = None
+
+
+CONTENT: tuple[type[Event], ...] = (Token, Reasoning, ToolCall)
+TERMINAL: tuple[type[Event], ...] = (Done, Failed, Cancelled)
+TYPES: tuple[type[Event], ...] = (Queued, Start, Token, Reasoning, ToolCall, Reset, Done, Failed, Cancelled)
+_BY_LETTER = {kind.letter: kind for kind in TYPES}
+_DECODERS = {kind.letter: msgspec.json.Decoder(kind) for kind in TYPES}
+_encoder = msgspec.json.Encoder()
+
+
+class Entry(NamedTuple):
+    """One event of a log with its id."""
+
+    id: EventId
+    event: Event
+
+
+def letter_and_time(field: str) -> tuple[str, int | None]:
+    """Split an entry's field name into the event's letter and its time."""
+    letter, mark, at = field.partition("@")
+    return letter, int(at) if mark else None
+
+
+def encode(event: Event) -> tuple[str, str]:
+    """Write an event as an entry's (field, value)."""
+    at: int | None = getattr(event, "at_ms", None)
+    field = event.letter if at is None else f"{event.letter}@{at}"
+    if isinstance(event, Token | Reasoning):
+        return field, event.text
+    body = event if at is None else msgspec.structs.replace(event, at_ms=None)
+    return field, _encoder.encode(body).decode()
+
+
+def decode(field: str, value: str) -> Event:
+    """Read an entry's (field, value). KeyError for an unknown letter, msgspec.DecodeError for a broken value."""
+    letter, at = letter_and_time(field)
+    if letter == "t":
+        return Token(value, at)
+    if letter == "r":
+        return Reasoning(value, at)
+    event: Event = _DECODERS[letter].decode(value)
+    return event if at is None else msgspec.structs.replace(event, at_ms=at)
+
+
+def data(event: Event) -> dict[str, Any]:
+    """The event's JSON object as PROTOCOL.md shows it (`data:` of a native frame)."""
+    body: dict[str, Any] = msgspec.to_builtins(event)
+    if isinstance(event, Queued):
+        body["created_at"] = rfc3339(body.pop("at_ms", 0))
+    elif isinstance(event, TERMINAL):
+        body.setdefault("usage", {})
+    return body
+
+
+def rfc3339(ms: int) -> str:
+    """Milliseconds since 1970 as RFC 3339 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def clean_text(text: str) -> str:
+    """Join surrogate pairs that a provider split into two escapes; an unpaired one becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

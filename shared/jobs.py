@@ -1,0 +1,169 @@
+"""A job: its states, the one table of transitions, and the record that the store keeps of it."""
+
+import secrets
+import time
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from shared.events import rfc3339
+
+MAX_ATTEMPTS = 5
+"""How many times generating may start."""
+MAX_CRASHES = 3
+"""How many leases may lapse unfinished before the job is taken for poison."""
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Act(StrEnum):
+    """What can be done to a job. Each is one atomic server-side script."""
+
+    CLAIM = "claim"
+    RELEASE = "release"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[Status, dict[Act, Status]] = {
+    Status.QUEUED: {
+        Act.CLAIM: Status.RUNNING,
+        Act.FAILED: Status.FAILED,
+        Act.CANCELLED: Status.CANCELLED,
+    },
+    Status.RUNNING: {
+        Act.CLAIM: Status.RUNNING,
+        Act.RELEASE: Status.QUEUED,
+        Act.DONE: Status.DONE,
+        Act.FAILED: Status.FAILED,
+        Act.CANCELLED: Status.CANCELLED,
+    },
+    Status.DONE: {},
+    Status.FAILED: {},
+    Status.CANCELLED: {},
+}
+"""Every legal change of state. The server-side scripts are loaded with this very table (storage/scripts)."""
+
+TERMINAL = frozenset(status for status, acts in TRANSITIONS.items() if not acts)
+
+
+class OnInterrupt(StrEnum):
+    """What happens when generating is interrupted after the first content event."""
+
+    RESTART = "restart"
+    CONTINUE = "continue"
+    FAIL = "fail"
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of the conversation, in OpenAI's chat shape; `content` is text or a list of content parts."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class JobRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was asked for: the validated body of the POST, as it is stored with the job."""
+
+    provider: str
+    model: str
+    messages: list[Message]
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    params: dict[str, Any] = {}
+    on_interrupt: OnInterrupt = OnInterrupt.RESTART
+    priority: int = 5
+    metadata: dict[str, str] = {}
+    ttl_s: int | None = None
+
+
+class JobKey(msgspec.Struct, frozen=True):
+    """A job's full name. The tenant is part of every key, so that a forgotten check finds nothing."""
+
+    tenant: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "JobKey":
+        """Read `tenant/id`."""
+        tenant, _, job_id = text.partition("/")
+        return cls(tenant, job_id)
+
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """The stored state of a job without its log. Times are ms since 1970 by the store's clock."""
+
+    key: JobKey
+    request: JobRequest
+    status: Status
+    created_ms: int
+    deadline_ms: int
+    epoch: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    queue_ms: int | None = None
+    ttft_ms: int | None = None
+    finished_ms: int | None = None
+    expires_ms: int | None = None
+    usage: dict[str, int] = {}
+    terminal: dict[str, Any] = {}
+    """The data of the terminal event, empty while the job is open."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is in the log."""
+        return self.status in TERMINAL
+
+    def view(self) -> dict[str, Any]:
+        """The job as the API shows it, without what only the log knows (text, reasoning, tool calls)."""
+        timings = self.terminal.get("timings") or {
+            name: value for name, value in (("queue_ms", self.queue_ms), ("ttft_ms", self.ttft_ms)) if value is not None
+        }
+        error = {name: self.terminal[name] for name in ("code", "message", "retryable") if name in self.terminal}
+        return {
+            "id": self.key.id,
+            "provider": self.request.provider,
+            "model": self.request.model,
+            "status": self.status.value,
+            "finish_reason": self.terminal.get("finish_reason"),
+            "usage": self.terminal.get("usage", self.usage),
+            "attempt": self.attempt,
+            "error": error or None,
+            "timings": timings,
+            "metadata": self.request.metadata,
+            "created_at": rfc3339(self.created_ms),
+            "finished_at": None if self.finished_ms is None else rfc3339(self.finished_ms),
+            "expires_at": None if self.expires_ms is None else rfc3339(self.expires_ms),
+            "events_url": f"/jobs/{self.key.id}/events",
+        }
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_job_id() -> str:
+    """A fresh id: 48 bits of time and 80 of chance, sortable by creation (ULID, lower case)."""
+    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` has the form of a job id."""
+    return len(text) == 26 and all(letter in _ALPHABET for letter in text)

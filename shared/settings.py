@@ -1,0 +1,105 @@
+"""Every knob, read from `TAILRACE_*` variables; the unit stands in the name, the reason for a default beside it."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of one process. All processes of an installation must agree on the store and the lease."""
+
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore")
+
+    # -- the two stores, which may be one server
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="log store: redis://, rediss:// or unix:// URL")
+    control_redis_url: str = Field("", description="control store (queue, idempotency, indices); empty: the log store")
+    redis_timeout_s: float = Field(5.0, gt=0, description="one command; a frozen store must not hang a process")
+    redis_max_connections: int = Field(64, ge=4)
+    queue_name: str = Field("tailrace:queue", min_length=1)
+
+    # -- access
+    api_keys: str = Field("", description="tenant:key,tenant:key; empty: open, and then bound to loopback only")
+
+    # -- the API node
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    max_body_bytes: int = Field(262_144, ge=1024, description="refused while the body is read")
+    max_queued_jobs: int = Field(10_000, ge=1, description="open jobs beyond which a POST is answered 429")
+    heartbeat_s: float = Field(15.0, gt=0, description="silence before a comment line; proxies cut at 60 s")
+    reconnect_ms: int = Field(1000, ge=0, description="`retry:` hint for EventSource; its own default is 3 s")
+    write_timeout_s: float = Field(20.0, gt=0, description="a reader that takes nothing for so long is dropped")
+    tail_tick_s: float = Field(2.0, gt=0, description="a lost notice costs at most so much")
+    tail_ring_events: int = Field(2048, ge=16, description="events a node keeps per job that is being read")
+    repair_wait_s: float = Field(10.0, ge=0, description="wait for a log that lost its tail to be repaired")
+    drain_s: float = Field(8.0, gt=0, description="after SIGTERM; below the 10 s of most supervisors")
+    drain_spread_s: float = Field(2.0, ge=0, description="readers are sent away spread over so long")
+
+    # -- jobs
+    job_deadline_s: float = Field(3600.0, gt=0, description="counted from the POST")
+    job_ttl_s: int = Field(3600, ge=1, description="how long a job is kept after its end, unless it says so itself")
+    max_job_ttl_s: int = Field(7 * 86_400, ge=1)
+    max_output_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+
+    # -- the worker
+    slots: int = Field(100, ge=1, description="generations at once in one worker process")
+    lease_s: float = Field(6.0, gt=0, description="a killed worker's job starts again after at most this + 1 s")
+    lease_renew_s: float = Field(2.0, gt=0)
+    worker_drain_s: float = Field(5.0, ge=0, description="after SIGTERM, before running jobs are handed over")
+    storage_patience_s: float = Field(30.0, gt=0, description="how long a generation goes on without a store")
+    first_token_timeout_s: float = Field(120.0, gt=0)
+    between_token_timeout_s: float = Field(60.0, gt=0)
+    provider_tries: int = Field(3, ge=1, le=10, description="calls before the first token, retried silently")
+    retry_base_s: float = Field(0.5, gt=0, description="full jitter: chance × base × 2^n")
+    retry_cap_s: float = Field(20.0, gt=0, description="also the longest Retry-After that is waited for")
+    chains: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="LangChain chains and graphs: name=module:attribute,..."
+    )
+
+    # -- the tutorial's four endpoints
+    chat_model: str = "gpt-4o-mini"
+    anthropic_model: str = "claude-haiku-4-5-20251001"
+    anthropic_max_tokens: int = Field(1024, ge=1, description="Anthropic's API demands a number")
+    langchain_model: str = "openai:gpt-4o-mini"
+
+    # -- the embedded server and the processes of `tailrace up`
+    data_dir: Path = Path(".tailrace")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+
+    @field_validator("chains", mode="before")
+    @classmethod
+    def _split_chains(cls, value: object) -> object:
+        """`support=myapp.chains:support,other=...` into a table; ValueError names the part that is wrong."""
+        if not isinstance(value, str):
+            return value
+        pairs: dict[str, str] = {}
+        for part in filter(None, (piece.strip() for piece in value.split(","))):
+            name, mark, target = part.partition("=")
+            if not mark or ":" not in target:
+                raise ValueError(f"{part!r} is not name=module:attribute")
+            pairs[name.strip()] = target.strip()
+        return pairs
+
+    @property
+    def tenants_by_key(self) -> dict[str, str]:
+        """API key → tenant; ValueError for a part that is not tenant:key."""
+        table: dict[str, str] = {}
+        for part in filter(None, (piece.strip() for piece in self.api_keys.split(","))):
+            tenant, mark, key = part.partition(":")
+            if not mark or not key or not tenant.replace("-", "").replace("_", "").isalnum():
+                raise ValueError("TAILRACE_API_KEYS is tenant:key,tenant:key; a tenant is letters, digits, - and _")
+            table[key] = tenant
+        return table
+
+    @property
+    def control_url(self) -> str:
+        """The control store's URL."""
+        return self.control_redis_url or self.redis_url
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """This process's settings, read once. pydantic's ValidationError names the variable that is wrong."""
+    return Settings()
