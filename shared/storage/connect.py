@@ -1,0 +1,56 @@
+"""Connections to a store: opened here with every time-out set, and the client's exceptions turned into ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from shared.errors import StorageError
+
+Redis = aioredis.Redis
+_BROKEN: tuple[Any, ...] = (RedisConnectionError, OSError)
+RETRY_AFTER_S = 2.0
+
+
+def open_redis(url: str, *, timeout_s: float, max_connections: int, retries: int = 2) -> Redis:
+    """A client for `url` (redis://, rediss://, unix://), closed by its opener with `aclose()`.
+
+    Broken connections are tried twice more within a moment; a connection that cannot be made raises OSError, which
+    redis-py does not retry unless it is told to (redis-py issue 3450). A time-out is not retried: all our scripts
+    could stand it, but the caller has waited long enough. Waiting for a free connection is bounded as well.
+    """
+    over_tcp = (
+        {} if url.startswith("unix:") else {"socket_connect_timeout": min(timeout_s, 2.0), "socket_keepalive": True}
+    )
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        decode_responses=True,
+        max_connections=max_connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries, supported_errors=_BROKEN),
+        retry_on_error=list(_BROKEN) if retries else [],
+        **over_tcp,
+    )
+    return aioredis.Redis.from_pool(pool)
+
+
+def as_storage_error(error: Exception) -> StorageError:
+    """Our error for one of the client's: `storage_full` when memory is out, else `storage_unavailable`."""
+    if isinstance(error, OutOfMemoryError) or "OOM" in str(error)[:60]:
+        return StorageError("storage_full", retry_after_s=RETRY_AFTER_S)
+    return StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the client raises, time-outs and refused connections included, into StorageError."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise as_storage_error(error) from error

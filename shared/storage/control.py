@@ -1,0 +1,97 @@
+"""The control store: idempotency records, the index of open jobs, each tenant's list of jobs.
+
+It may be another server than the logs', so nothing here is atomic with a log. What must survive a crash between two
+steps is ordered so that a retry or the reaper completes any prefix (DESIGN §4, create order).
+"""
+
+from dataclasses import dataclass
+
+from shared.jobs import JobKey, job_id_prefix
+from shared.storage import keys
+from shared.storage.connect import Redis, storage_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What an Idempotency-Key stands for: the job and the fingerprint of the body it was first used with."""
+
+    job_id: str
+    fingerprint: str
+
+
+class Control:
+    """Records and indices. All methods raise StorageError where the store cannot be reached."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def reserve(self, tenant: str, key: str, wanted: Reservation, keep_ms: int) -> Reservation:
+        """The first reservation made under `key`: `wanted` itself, or the one that was there. Kept ≥ 24 h."""
+        name = keys.idempotency(tenant, key)
+        value = f"{wanted.job_id} {wanted.fingerprint}"
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.set(name, value, nx=True, px=max(keep_ms, keys.IDEMPOTENCY_MS))
+            pipe.get(name)
+            _, stored = await pipe.execute()
+        job_id, _, fingerprint = (stored or value).partition(" ")
+        return Reservation(job_id, fingerprint)
+
+    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> None:
+        """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zadd(keys.OPEN, {str(job): created_ms})
+            mine = keys.jobs_of(job.tenant)
+            pipe.zadd(mine, {job.id: 0})
+            pipe.zremrangebylex(mine, "-", f"({job_id_prefix(created_ms - keep_ms)}")
+            pipe.pexpire(mine, keep_ms)
+            await pipe.execute()
+
+    async def close(self, *jobs: JobKey) -> None:
+        """Take ended jobs off the index of open ones."""
+        if jobs:
+            with storage_errors():
+                await self._redis.zrem(keys.OPEN, *map(str, jobs))
+
+    async def forget(self, job: JobKey) -> None:
+        """Take a deleted or vanished job off every list."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zrem(keys.OPEN, str(job))
+            pipe.zrem(keys.jobs_of(job.tenant), job.id)
+            await pipe.execute()
+
+    async def open_count(self) -> int:
+        """How many jobs have no terminal event."""
+        with storage_errors():
+            return int(await self._redis.zcard(keys.OPEN))
+
+    async def open_jobs(self, offset: int, count: int) -> list[tuple[JobKey, int]]:
+        """Open jobs with their creation (ms since 1970), oldest first."""
+        with storage_errors():
+            rows = await self._redis.zrange(keys.OPEN, offset, offset + count - 1, withscores=True)
+        return [(JobKey.parse(member), int(score)) for member, score in rows]
+
+    async def jobs_before(self, tenant: str, before: str | None, count: int) -> list[str]:
+        """Up to `count` ids of a tenant's jobs, newest first, after the id `before`."""
+        with storage_errors():
+            return list(
+                await self._redis.zrevrangebylex(
+                    keys.jobs_of(tenant), "+" if before is None else f"({before}", "-", start=0, num=count
+                )
+            )
+
+    async def lead(self, owner: str, for_ms: int) -> bool:
+        """Whether `owner` may reap for the next `for_ms`: one process does at a time, any can."""
+        with storage_errors():
+            if await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=for_ms):
+                return True
+            if await self._redis.get(keys.REAPER_LOCK) != owner:
+                return False
+            return bool(await self._redis.pexpire(keys.REAPER_LOCK, for_ms))
+
+    async def ping(self) -> None:
+        """Nothing, or StorageError."""
+        with storage_errors():
+            await self._redis.ping()

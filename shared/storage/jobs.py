@@ -1,0 +1,243 @@
+"""The job store: every change of a job's state, each one server-side script, and reading jobs back."""
+
+import random
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shared.errors import CODES, TailraceError
+from shared.events import Event, EventId, Queued, encode
+from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status
+from shared.storage import scripts
+from shared.storage.batch import Batcher
+from shared.storage.connect import Redis, storage_errors
+from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
+
+_encode = msgspec.json.encode
+_LETTER_OF = {Act.FAILED: "f", Act.CANCELLED: "z"}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job taken: the epoch that is now mine, and the last id that the claim left in the log."""
+
+    epoch: int
+    seq: int
+    attempt: int
+    at_ms: int
+    record: JobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a claim did not take the job: GONE, ENDED, BUSY, DEADLINE, POISONED, EXHAUSTED, INTERRUPTED or NEED_TEXT."""
+
+    verdict: str
+    epoch: int = 0
+    last: EventId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a batch ended: OK, FENCED, GAP, STALE, GONE or ENDED, with the log's last seq."""
+
+    verdict: str
+    last_seq: int
+
+
+def fencing_chance() -> int:
+    """The random part of a new epoch (DESIGN §1)."""
+    return random.randint(1, 999_999)
+
+
+def operation_token() -> str:
+    """A fresh name for one operation, the same for its retries."""
+    return secrets.token_urlsafe(9)
+
+
+class JobStore:
+    """Jobs in the log store. All methods raise StorageError where it cannot be reached."""
+
+    def __init__(self, redis: Redis, batcher: Batcher) -> None:
+        self._redis = redis
+        self._batcher = batcher
+
+    async def create(self, job: JobKey, request: JobRequest, *, deadline_s: float, ttl_s: int) -> bool:
+        """Make the job; idempotent by its id. False where it was there already; `gone` where it has been and went."""
+        queued = Queued(job.id, request.provider, request.model)
+        answer = await self._batcher.call(
+            scripts.CREATE,
+            job_keys(job),
+            (
+                _encode(request).decode(),
+                request.provider,
+                request.model,
+                encode(queued)[1],
+                round(deadline_s * 1000),
+                ttl_s * 1000,
+                request.on_interrupt.value,
+            ),
+        )
+        if answer[0] == "GONE":
+            raise TailraceError("gone")
+        return answer[2] == "1"
+
+    async def show(self, job: JobKey) -> JobRecord:
+        """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            keys = job_keys(job)
+            pipe.hgetall(keys.meta)
+            pipe.get(keys.tombstone)
+            meta, tombstone = await pipe.execute()
+        if meta and tombstone != "deleted":
+            return _record(job, meta)
+        raise TailraceError("gone" if tombstone else "not_found")
+
+    async def show_many(self, jobs: list[JobKey]) -> list[JobRecord | None]:
+        """The records of `jobs`, None for each that is gone."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for job in jobs:
+                keys = job_keys(job)
+                pipe.hgetall(keys.meta)
+                pipe.get(keys.tombstone)
+            answers = await pipe.execute() if jobs else []
+        pairs = zip(answers[::2], answers[1::2], strict=True)
+        return [
+            _record(job, meta) if meta and tombstone != "deleted" else None
+            for job, (meta, tombstone) in zip(jobs, pairs, strict=True)
+        ]
+
+    async def claim(self, job: JobKey, worker: str, lease_ms: int, **more: Any) -> Claimed | Refused:
+        """Take the job for `worker`. `more`: see `_claim_args`. The record read with it shows the state after."""
+        token = operation_token()
+        answer = await self._batcher.call(scripts.CLAIM, job_keys(job), _claim_args(token, worker, lease_ms, **more))
+        if answer[0] != "OK":
+            if answer[0] == "NEED_TEXT":
+                return Refused(answer[0], last=EventId.parse(answer[1]))
+            return Refused(answer[0], epoch=int(answer[1]) if answer[0] not in ("GONE", "ENDED", "BUSY") else 0)
+        epoch, seq, attempt, at_ms = map(int, answer[1:5])
+        return Claimed(epoch, seq, attempt, at_ms, await self.show(job))
+
+    async def append(
+        self, job: JobKey, epoch: int, first_seq: int, events: list[Event], ttft_ms: int | None = None
+    ) -> Appended:
+        """Compare-and-append `events` as `<epoch>-<first_seq>`…; `ttft_ms` with an attempt's first content event."""
+        args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms]
+        for event in events:
+            args += encode(event)
+        verdict, last_seq = await self._batcher.call(scripts.APPEND, job_keys(job), args)
+        return Appended(verdict, int(last_seq))
+
+    async def finish(
+        self,
+        job: JobKey,
+        epoch: int,
+        first_seq: int,
+        events: list[Event],
+        *,
+        act: Act,
+        usage: dict[str, int],
+        ttft_ms: int | None = None,
+    ) -> Appended:
+        """Append the owner's last batch, which ends in the terminal event, and close the job."""
+        pairs = [encode(event) for event in events]
+        args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms, act.value]
+        args += [pairs[-1][1], _encode(usage).decode()]
+        for pair in pairs:
+            args += pair
+        verdict, last_seq = await self._batcher.call(scripts.FINISH, job_keys(job), args)
+        return Appended(verdict, int(last_seq))
+
+    async def renew(self, job: JobKey, worker: str, epoch: int, lease_ms: int) -> str:
+        """Keep the lease: OK, LOST, ENDED, STALE or GONE."""
+        return (await self._batcher.call(scripts.RENEW, job_keys(job), (worker, epoch, lease_ms)))[0]
+
+    async def release(self, job: JobKey, worker: str, epoch: int, usage: dict[str, int]) -> bool:
+        """Give the job back unfinished; False where it was not this worker's any more."""
+        args = (operation_token(), worker, epoch, _encode(usage).decode())
+        return (await self._batcher.call(scripts.RELEASE, job_keys(job), args))[0] == "OK"
+
+    async def cancel(self, job: JobKey, reason: str) -> bool:
+        """End the job as cancelled; False where it had ended before or is gone."""
+        return await self._end(job, Act.CANCELLED, f'"reason":{_encode(reason).decode()}')
+
+    async def fail(self, job: JobKey, code: str, *, epoch: int | None = None, unleased: bool = False) -> bool:
+        """End the job as failed with a code of ours, if `epoch` still runs and, with `unleased`, nobody works on it."""
+        kind = CODES[code]
+        body = {"code": code, "message": f"{kind.title}. {kind.advice}", "retryable": kind.retryable}
+        return await self._end(job, Act.FAILED, _encode(body).decode()[1:-1], epoch=epoch, unleased=unleased)
+
+    async def _end(self, job: JobKey, act: Act, head: str, *, epoch: int | None = None, unleased: bool = False) -> bool:
+        args = (
+            operation_token(),
+            fencing_chance(),
+            act.value,
+            "" if epoch is None else epoch,
+            "1" if unleased else "0",
+            _LETTER_OF[act],
+            head,
+            WORKER_CHANNEL_PREFIX,
+        )
+        return (await self._batcher.call(scripts.END, job_keys(job), args))[0] == "OK"
+
+    async def delete(self, job: JobKey) -> bool:
+        """Hide and soon erase an ended job; False where it is still open. Idempotent; `not_found` if never there."""
+        answer = await self._batcher.call(scripts.DELETE, job_keys(job), ())
+        if answer[0] == "GONE":
+            raise TailraceError("not_found")
+        return answer[0] == "OK"
+
+
+def _claim_args(
+    token: str,
+    worker: str,
+    lease_ms: int,
+    *,
+    epoch: int | None = None,
+    reason: str = "",
+    usage: dict[str, int] | None = None,
+    keep: int | None = None,
+    counted_at: EventId | None = None,
+) -> list[str | int]:
+    """The claim script's arguments.
+
+    `epoch`: the running epoch that is mine already (a new attempt of the same worker), with `reason` for the reset.
+    `keep`, `counted_at`: with on_interrupt=continue, the code points of the text so far and the last id they cover.
+    """
+    return [
+        token,
+        worker,
+        fencing_chance(),
+        lease_ms,
+        "" if epoch is None else epoch,
+        reason,
+        "" if usage is None else _encode(usage).decode(),
+        "" if keep is None else keep,
+        "" if counted_at is None else str(counted_at),
+    ]
+
+
+def _record(job: JobKey, meta: dict[str, str]) -> JobRecord:
+    def number(name: str) -> int | None:
+        return int(meta[name]) if name in meta else None
+
+    return JobRecord(
+        key=job,
+        request=msgspec.json.decode(meta["request"], type=JobRequest),
+        status=Status(meta["status"]),
+        created_ms=int(meta["created_ms"]),
+        deadline_ms=int(meta["deadline_ms"]),
+        epoch=int(meta["epoch"]),
+        attempt=int(meta["attempt"]),
+        crashes=int(meta["crashes"]),
+        queue_ms=number("queue_ms"),
+        ttft_ms=number("ttft_ms"),
+        finished_ms=number("finished_ms"),
+        expires_ms=number("expires_ms"),
+        usage=msgspec.json.decode(meta["usage"]),
+        terminal=msgspec.json.decode(meta["terminal"]) if "terminal" in meta else {},
+    )

@@ -1,0 +1,78 @@
+"""Every key and channel in Redis/Valkey: one function each, who writes it, and when it ends.
+
+*Log store.* The keys of one job share the hash tag `{tenant/job}`, so one script may touch them all on a cluster.
+*Control store.* Queue, idempotency records and indices; it may be another server, so no script spans both.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from shared.jobs import JobKey
+
+DAY_MS = 86_400_000
+TOMBSTONE_MS = 7 * DAY_MS
+"""How long a job that is gone is still answered 410 instead of 404."""
+OPEN_SLACK_MS = DAY_MS
+"""An open job's keys outlive its deadline by this much: long enough for any reaper to end it first."""
+ERASE_MS = 2_000
+"""A deleted job's content stays this long, so that attached readers still get their terminal event."""
+OPS_MS = 60_000
+"""How long an operation token is remembered after the job's end; retries come within seconds."""
+IDEMPOTENCY_MS = DAY_MS
+
+PERMANENT = frozenset({"tailrace:open", "tailrace:queue", "arq:queue:health-check"})
+"""The only keys without a time to live: the index of open jobs and arq's queue. Their members come and go."""
+
+
+class JobKeys(NamedTuple):
+    """The log store's keys of one job, in the order in which every script takes them."""
+
+    meta: str
+    """Hash: request, status, epoch, attempt … Written by scripts only. Ends with the job's retention."""
+    log: str
+    """Stream: the events. Written by scripts only. Ends with the job's retention."""
+    lease: str
+    """String `worker:epoch`: who works on the job. Ends by itself a few seconds after its last renewal."""
+    ops: str
+    """Hash operation token → result, so that a repetition gets its first result. Ends with the job."""
+    tombstone: str
+    """String `live` or `deleted`, without content: tells 410 from 404. Outlives the job by seven days."""
+
+
+def job_keys(job: JobKey) -> JobKeys:
+    """The log store's keys of `job`."""
+    tag = f"tailrace:{{{job}}}"
+    return JobKeys(f"{tag}:meta", f"{tag}:log", f"{tag}:lease", f"{tag}:ops", f"{tag}:tomb")
+
+
+def notice_channel(job: JobKey) -> str:
+    """Where scripts tell that the log has grown; the payload is the new last id. A hint: it may be lost."""
+    return f"{job_keys(job).log}:n"
+
+
+WORKER_CHANNEL_PREFIX = "tailrace:worker:"
+
+
+def worker_channel(worker: str) -> str:
+    """Where a worker hears that a job of its was ended by somebody else."""
+    return WORKER_CHANNEL_PREFIX + worker
+
+
+OPEN = "tailrace:open"
+"""Control, sorted set `tenant/job` by creation: jobs without a terminal event, for the reaper. Permanent."""
+
+WAKE = "tailrace:wake"
+"""Control, list of offers that goes straight to an idle worker's claim. A hint; ends an hour after the last push."""
+
+REAPER_LOCK = "tailrace:reaper"
+"""Control, string: which process reaps right now. Ends within seconds."""
+
+
+def jobs_of(tenant: str) -> str:
+    """Control, sorted set of job ids, all of score 0 (ids sort by creation). Ends with the tenant's youngest job."""
+    return f"tailrace:jobs:{tenant}"
+
+
+def idempotency(tenant: str, key: str) -> str:
+    """Control, string `job fingerprint`: what an Idempotency-Key stands for. 24 h, and not shorter than the job."""
+    return f"tailrace:idem:{tenant}:{hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,93 @@
+"""The log of a job as its readers see it: entries after a cursor, and proof that none is missing.
+
+A page is read *from the cursor on, the cursor included*: if the log no longer holds the cursor (trimmed, lost in a
+failover, of another job), the first entry shows it. Redis itself never says so: XRANGE jumps over holes in silence.
+"""
+
+from dataclasses import dataclass
+
+from shared.events import START, Entry, EventId, decode
+from shared.jobs import JobKey
+from shared.storage.connect import Redis, storage_errors
+from shared.storage.keys import job_keys
+
+PAGE = 512
+"""Entries a round trip: about 3 µs each in the store, few enough that nobody waits behind a page."""
+
+RawEntries = list[tuple[str, list[str] | dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries after a cursor. `held`: the log holds the cursor and the entries follow it without a hole."""
+
+    entries: list[Entry]
+    held: bool
+    full: bool
+    """Whether there may be more."""
+    empty_log: bool = False
+
+
+def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
+    """Judge what XRANGE gave for `cursor` (itself included, unless it is the start)."""
+    entries = [_entry(entry_id, fields) for entry_id, fields in raw]
+    full = len(raw) >= count
+    if cursor == START:
+        held = not entries or entries[0].id.seq == 1
+        return Page(entries, held, full, not entries)
+    if not entries or entries[0].id != cursor:
+        return Page([], False, full, not entries)
+    rest = entries[1:]
+    return Page(rest, not rest or rest[0].id.seq == cursor.seq + 1, full)
+
+
+def _entry(entry_id: str, fields: list[str] | dict[str, str]) -> Entry:
+    field, value = next(iter(fields.items())) if isinstance(fields, dict) else (fields[0], fields[1])
+    return Entry(EventId.parse(entry_id), decode(field, value))
+
+
+class EventLog:
+    """Reads logs. All methods raise StorageError where the store cannot be reached."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def read_after(self, job: JobKey, cursor: EventId, count: int = PAGE) -> Page:
+        """One page of entries after `cursor`."""
+        return (await self.read_many([(job, cursor)], count))[0]
+
+    async def read_many(self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE) -> list[Page]:
+        """One page for each of many logs, in one round trip."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for job, cursor in wanted:
+                pipe.xrange(job_keys(job).log, "-" if cursor == START else str(cursor), "+", count=count + 1)
+            answers = await pipe.execute() if wanted else []
+        return [read_page(cursor, raw, count + 1) for (_, cursor), raw in zip(wanted, answers, strict=True)]
+
+    async def read_all(self, job: JobKey) -> list[Entry]:
+        """The whole log, page by page. Empty where there is none."""
+        entries: list[Entry] = []
+        cursor = START
+        while True:
+            page = await self.read_after(job, cursor)
+            entries += page.entries
+            if not page.full or not page.entries:
+                return entries
+            cursor = entries[-1].id
+
+    async def last_id(self, job: JobKey) -> EventId | None:
+        """The id of the log's last entry; None where there is no log."""
+        with storage_errors():
+            raw = await self._redis.xrevrange(job_keys(job).log, count=1)
+        return EventId.parse(raw[0][0]) if raw else None
+
+    async def running(self, job: JobKey) -> tuple[int, bool]:
+        """The running epoch and whether its lease lives: is somebody there who may repair a lost tail?"""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            keys = job_keys(job)
+            pipe.hget(keys.meta, "epoch")
+            pipe.exists(keys.lease)
+            epoch, leased = await pipe.execute()
+        return int(epoch or 0), bool(leased)

@@ -1,0 +1,109 @@
+"""Wake-ups by pub/sub: one subscription connection a process. A notice is a hint; data is always read from the log.
+
+Whoever listens is told `None` after every (re)subscription, which means: notices may have been lost, look yourself.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from shared.errors import StorageError
+from shared.storage.connect import RETRY_AFTER_S, Redis
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[str | None], None]
+
+_PING_EVERY_S = 5.0
+"""A silent connection is asked whether it lives; without an answer by the next turn it is opened anew."""
+
+
+class Notices:
+    """Owned by the composition root, which keeps `run()` in its task group."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._listeners: dict[str, Listener] = {}
+        self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._changed = asyncio.Event()
+        self._pubsub: PubSub | None = None
+
+    async def subscribe(self, channel: str, listener: Listener, timeout_s: float = 5.0) -> None:
+        """Call `listener` for each notice on `channel`. Returns once the store has confirmed it; StorageError if not.
+
+        What is read after the return misses nothing: a later append makes a notice (reliability notes §2.3).
+        """
+        loop = asyncio.get_running_loop()
+        self._listeners[channel] = listener
+        confirmed = self._confirmations[channel] = loop.create_future()
+        self._changed.set()
+        try:
+            if self._pubsub is not None:
+                await self._pubsub.subscribe(channel)
+            async with asyncio.timeout(timeout_s):
+                await confirmed
+        except (RedisError, OSError, TimeoutError) as error:
+            self._listeners.pop(channel, None)
+            raise StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S) from error
+        finally:
+            self._confirmations.pop(channel, None)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop listening. Never raises: a connection that breaks here is opened anew without the channel."""
+        if self._listeners.pop(channel, None) and self._pubsub is not None:
+            try:
+                await self._pubsub.unsubscribe(channel)
+            except (RedisError, OSError, TimeoutError):
+                log.debug("unsubscribe met a broken connection")
+
+    async def run(self) -> None:
+        """Keep the subscription alive until cancelled."""
+        backoff_s = 0.05
+        while True:
+            if not self._listeners:
+                self._changed.clear()
+                await self._changed.wait()
+            try:
+                await self._listen()
+                backoff_s = 0.05
+            except (RedisError, OSError, TimeoutError) as error:
+                log.warning("notices: %s; connecting again", type(error).__name__)
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
+                backoff_s = min(backoff_s * 2, 2.0)
+
+    async def _listen(self) -> None:
+        """One connection's life: subscribe to everything, then pass notices on. Returns when nobody listens."""
+        pubsub = self._redis.pubsub()
+        try:
+            await pubsub.subscribe(*self._listeners)
+            self._pubsub = pubsub
+            pinged = False
+            while self._listeners or self._confirmations:
+                message = await pubsub.get_message(timeout=_PING_EVERY_S)
+                if message is not None:
+                    pinged = False
+                    self._pass_on(message)
+                elif pinged:
+                    raise TimeoutError("no answer to a ping")
+                else:
+                    await pubsub.ping()
+                    pinged = True
+        finally:
+            self._pubsub = None
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
+
+    def _pass_on(self, message: dict[str, object]) -> None:
+        channel = str(message["channel"])
+        listener = self._listeners.get(channel)
+        if message["type"] == "subscribe":
+            confirmation = self._confirmations.get(channel)
+            if confirmation is not None and not confirmation.done():
+                confirmation.set_result(None)
+            if listener is not None:
+                listener(None)
+        elif message["type"] == "message" and listener is not None:
+            listener(str(message["data"]))

@@ -1,0 +1,67 @@
+"""The server-side scripts: read from the .lua files beside this one, completed with our tables, and run by their hash.
+
+A script's name carries its version: a change of meaning is a new file, so that old and new processes can share a store.
+On disk they carry no shebang (fakeredis cannot read one); a real server gets it here, with `allow-oom` for those that
+must end a job, or keep it, when memory is full.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import jobs
+from shared.storage import keys
+
+_FOLDER = Path(__file__).parent
+_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1"})
+
+
+def _lua_table(table: dict[jobs.Status, dict[jobs.Act, jobs.Status]]) -> str:
+    rows = (
+        f"{status.value}={{{','.join(f'{act.value}={after.value!r}' for act, after in acts.items())}}}"
+        for status, acts in table.items()
+    )
+    return "{" + ",".join(rows) + "}"
+
+
+def _preamble() -> str:
+    constants = {
+        "MAX_ATTEMPTS": jobs.MAX_ATTEMPTS,
+        "MAX_CRASHES": jobs.MAX_CRASHES,
+        "TOMBSTONE_MS": keys.TOMBSTONE_MS,
+        "OPEN_SLACK_MS": keys.OPEN_SLACK_MS,
+        "ERASE_MS": keys.ERASE_MS,
+        "OPS_MS": keys.OPS_MS,
+    }
+    lines = [f"local {name} = {value}" for name, value in constants.items()]
+    lines.append(f"local TRANSITIONS = {_lua_table(jobs.TRANSITIONS)}")
+    return "\n".join(lines) + "\n" + (_FOLDER / "lib.lua").read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: `plain` for a server without script flags, `flagged` for a real one."""
+
+    name: str
+    plain: str
+    flagged: str
+
+    def source(self, flags: bool) -> str:
+        """The text to load."""
+        return self.flagged if flags else self.plain
+
+    def sha(self, flags: bool) -> str:
+        """The hash that EVALSHA wants."""
+        return hashlib.sha1(self.source(flags).encode(), usedforsecurity=False).hexdigest()
+
+
+def _load(name: str) -> Script:
+    body = _preamble() + (_FOLDER / f"{name}.lua").read_text()
+    shebang = "#!lua flags=allow-oom" if name in _ALLOW_OOM else "#!lua"
+    return Script(name, body, f"{shebang}\n{body}")
+
+
+CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE = (
+    _load(f"{name}_v1") for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete")
+)
+ALL = (CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE)

@@ -1,0 +1,78 @@
+-- What every script shares. The loader puts this in front of each, after the constants that it generates from
+-- shared/jobs.py (TRANSITIONS) and shared/storage/keys.py (times in ms).
+-- KEYS, in this order, everywhere: 1 meta, 2 log, 3 lease, 4 ops, 5 tombstone.
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+-- The epoch and seq of the log's last entry; nil where there is no log.
+local function last_id(log)
+  local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if not entry then return nil, nil end
+  local epoch, seq = string.match(entry[1], '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(seq)
+end
+
+local function add(epoch, seq, field, value)
+  redis.call('XADD', KEYS[2], int(epoch) .. '-' .. int(seq), field, value)
+end
+
+-- A notice only wakes: readers read the log itself, from their own cursors.
+local function wake(epoch, seq)
+  redis.call('PUBLISH', KEYS[2] .. ':n', int(epoch) .. '-' .. int(seq))
+end
+
+-- An operation that was done before answers as it did then: a lost reply costs no lease, no attempt, no crash.
+local function done_before(token)
+  local result = redis.call('HGET', KEYS[4], token)
+  return result and cjson.decode(result)
+end
+
+local function remember(token, result)
+  redis.call('HSET', KEYS[4], token, cjson.encode(result))
+  if redis.call('PTTL', KEYS[4]) < 0 then
+    redis.call('PEXPIREAT', KEYS[4], redis.call('HGET', KEYS[1], 'live_until_ms') or int(now_ms() + OPS_MS))
+  end
+  return result
+end
+
+-- Where this batch stands against the log. APPEND: it fits. REPEAT: it is there already (a retry after a lost reply).
+-- FENCED: somebody took the job over. GAP: a failover lost my tail, its last seq follows. STALE: it lost my claim.
+local function compare(epoch, first_seq, count)
+  local last_epoch, last_seq = last_id(KEYS[2])
+  if not last_epoch then return 'GONE', 0 end
+  if last_epoch > epoch then return 'FENCED', last_seq end
+  if last_epoch < epoch then return 'STALE', last_seq end
+  if last_seq == first_seq - 1 then return 'APPEND', last_seq end
+  if last_seq >= first_seq + count - 1 then return 'REPEAT', last_seq end
+  return 'GAP', last_seq
+end
+
+local function add_pairs(epoch, first_seq, count, offset)
+  for i = 0, count - 1 do
+    add(epoch, first_seq + i, ARGV[offset + 2 * i], ARGV[offset + 2 * i + 1])
+  end
+end
+
+-- Time to first token is that of the first content event a reader ever saw.
+local function note_first_content(ttft_ms)
+  if ttft_ms ~= '' then redis.call('HSETNX', KEYS[1], 'ttft_ms', ttft_ms) end
+end
+
+-- The job is over: state, lease and key lives in one place. `terminal` is the event's JSON.
+local function close(status, terminal, usage, now)
+  local ttl = tonumber(redis.call('HGET', KEYS[1], 'ttl_ms'))
+  redis.call('HSET', KEYS[1], 'status', status, 'terminal', terminal, 'usage', usage,
+    'finished_ms', int(now), 'expires_ms', int(now + ttl))
+  redis.call('DEL', KEYS[3])
+  redis.call('PEXPIRE', KEYS[1], int(ttl))
+  redis.call('PEXPIRE', KEYS[2], int(ttl))
+  redis.call('PEXPIRE', KEYS[4], int(OPS_MS))
+  redis.call('PEXPIRE', KEYS[5], int(ttl + TOMBSTONE_MS))
+end

@@ -1,0 +1,89 @@
+"""The store fixtures: every storage test runs on fakeredis and on a real Valkey, and fails if it leaves a key behind."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from shared.jobs import JobKey, JobRequest, Message, new_job_id
+from shared.queue import Queue
+from shared.storage.batch import Batcher
+from shared.storage.connect import Redis, open_redis
+from shared.storage.control import Control
+from shared.storage.jobs import JobStore
+from shared.storage.keys import PERMANENT
+from shared.storage.log import EventLog
+from shared.storage.notices import Notices
+from tests.support.stores import ValkeyProcess, running_valkey
+
+
+@dataclass
+class Stores:
+    """Everything that storage offers, on one server."""
+
+    redis: Redis
+    jobs: JobStore
+    log: EventLog
+    control: Control
+    queue: Queue
+    notices: Notices
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """One real server for the whole run; each test finds it empty."""
+    path: Path = tmp_path_factory.mktemp("valkey")
+    with running_valkey(path) as server:
+        yield server
+
+
+@pytest.fixture(params=["fakeredis", "valkey"])
+async def redis_client(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    """A client for an empty store; afterwards every key must have a time to live or be on the permanent list."""
+    if request.param == "fakeredis":
+        client: Redis = fakeredis.FakeAsyncRedis(decode_responses=True)
+    else:
+        server: ValkeyProcess = request.getfixturevalue("valkey")
+        client = open_redis(server.url, timeout_s=5.0, max_connections=16)
+        await client.flushall()
+    yield client
+    left = [key async for key in client.scan_iter() if await client.ttl(key) == -1 and key not in PERMANENT]
+    await client.aclose()
+    assert left == []
+
+
+@pytest.fixture
+async def stores(redis_client: Redis) -> AsyncIterator[Stores]:
+    """The storage layer, its background loops running."""
+    batcher = Batcher(redis_client)
+    notices = Notices(redis_client)
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(batcher.run()), group.create_task(notices.run())]
+        yield Stores(
+            redis_client,
+            JobStore(redis_client, batcher),
+            EventLog(redis_client),
+            Control(redis_client),
+            Queue(redis_client, "tailrace:queue"),
+            notices,
+        )
+        for loop in loops:
+            loop.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*loops, return_exceptions=True)
+
+
+@pytest.fixture
+def job() -> JobKey:
+    """A fresh job's key."""
+    return JobKey("default", new_job_id())
+
+
+@pytest.fixture
+def request_() -> JobRequest:
+    """An ordinary request."""
+    return JobRequest(provider="scripted", model="demo", messages=[Message("user", "hi")])
