@@ -110,8 +110,21 @@ class Queue:
     async def next_wake(self, redis: Redis, timeout_s: float) -> str | None:
         """The next offer from the wake list, waiting up to `timeout_s`; `redis` is a connection kept for blocking."""
         with storage_errors():
-            found = await redis.execute_command("BRPOP", WAKE, timeout_s)
+            found = await redis.execute_command("BRPOP", WAKE, timeout_s)  # type: ignore[no-untyped-call]
         return str(found[1]) if found else None
+
+    async def wake_again(self, name: str) -> None:
+        """Put a wake-up back that found no free slot, next in turn for another worker."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.rpush(WAKE, name)
+            pipe.pexpire(WAKE, _WAKE_LIST_MS)
+            await pipe.execute()
+
+    async def head(self, count: int) -> list[str]:
+        """The first offers in the queue, by priority and age; some may be taken already."""
+        with storage_errors():
+            return list(await self._redis.zrange(self._name, 0, count - 1)) if count > 0 else []
 
     async def drop_wakes(self) -> None:
         """Forget all wake-ups (tests show with it that nothing is lost)."""

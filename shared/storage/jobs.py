@@ -16,6 +16,7 @@ from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 
 _encode = msgspec.json.encode
+_STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority"]
 _LETTER_OF = {Act.FAILED: "f", Act.CANCELLED: "z"}
 
 
@@ -45,6 +46,19 @@ class Appended:
 
     verdict: str
     last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the reaper needs to know of an open job."""
+
+    leased: bool
+    status: Status
+    epoch: int
+    attempt: int
+    crashes: int
+    deadline_ms: int
+    priority: int
 
 
 def fencing_chance() -> int:
@@ -78,6 +92,7 @@ class JobStore:
                 round(deadline_s * 1000),
                 ttl_s * 1000,
                 request.on_interrupt.value,
+                request.priority,
             ),
         )
         if answer[0] == "GONE":
@@ -110,6 +125,22 @@ class JobStore:
             _record(job, meta) if meta and tombstone != "deleted" else None
             for job, (meta, tombstone) in zip(jobs, pairs, strict=True)
         ]
+
+    async def standings(self, jobs: list[JobKey]) -> tuple[int, list[Standing | None]]:
+        """The store's clock (ms since 1970), and for each job how it stands; None where there is none."""
+        with storage_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            for job in jobs:
+                keys = job_keys(job)
+                pipe.hmget(keys.meta, _STANDING)
+                pipe.exists(keys.lease)
+            (seconds, micros), *rows = await pipe.execute()
+        standings = [
+            None if meta[0] is None else Standing(bool(leased), Status(meta[0]), *map(int, meta[1:]))
+            for meta, leased in zip(rows[::2], rows[1::2], strict=True)
+        ]
+        return seconds * 1000 + micros // 1000, standings
 
     async def claim(self, job: JobKey, worker: str, lease_ms: int, **more: Any) -> Claimed | Refused:
         """Take the job for `worker`. `more`: see `_claim_args`. The record read with it shows the state after."""

@@ -45,6 +45,11 @@ def job_keys(job: JobKey) -> JobKeys:
     return JobKeys(f"{tag}:meta", f"{tag}:log", f"{tag}:lease", f"{tag}:ops", f"{tag}:tomb")
 
 
+def job_of(meta_key: str) -> str:
+    """The `tenant/job` of a job's meta key."""
+    return meta_key.partition("{")[2].rpartition("}")[0]
+
+
 def notice_channel(job: JobKey) -> str:
     """Where scripts tell that the log has grown; the payload is the new last id. A hint: it may be lost."""
     return f"{job_keys(job).log}:n"

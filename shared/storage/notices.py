@@ -52,6 +52,19 @@ class Notices:
         finally:
             self._confirmations.pop(channel, None)
 
+    async def listen(self, channel: str, listener: Listener) -> None:
+        """Keep `listener` subscribed until cancelled, whatever the store does meanwhile."""
+        try:
+            while True:
+                try:
+                    await self.subscribe(channel, listener)
+                    break
+                except StorageError:
+                    await asyncio.sleep(random.uniform(0.05, 0.3))
+            await asyncio.get_running_loop().create_future()  # from here on `run` renews the subscription by itself
+        finally:
+            await self.unsubscribe(channel)
+
     async def unsubscribe(self, channel: str) -> None:
         """Stop listening. Never raises: a connection that breaks here is opened anew without the channel."""
         if self._listeners.pop(channel, None) and self._pubsub is not None:

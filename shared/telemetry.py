@@ -1,0 +1,45 @@
+"""What a process says about itself: one log line an event, to stderr, without prompts, tokens or keys."""
+
+import logging
+import os
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"
+
+
+class _OneLine(logging.Formatter):
+    """A message stays one line, whatever it holds: no forged entries. A traceback follows on its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        line = super().formatMessage(record)
+        return line.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def set_up_logging(level: str) -> None:
+    """Log to stderr from `level` on. arq's own lines and access lines stay out: they would show arguments and URLs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(_FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("arq", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic", "langchain"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def package_version() -> str:
+    """The installed version."""
+    try:
+        return version("tailrace")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def process_name(role: str) -> str:
+    """A name for this process that no other has: role, host, pid and a moment of its life."""
+    return f"{role}-{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+
+
+def log_start(log: logging.Logger, role: str) -> None:
+    """Say which code runs, and from where: two versions of one system on one machine are a known trap."""
+    log.info("%s %s from %s", role, package_version(), Path(__file__).parent.parent)

@@ -1,0 +1,176 @@
+"""One job's generation, from its claim to its end in this worker: a pump and a writer for each attempt.
+
+Who may end it: the pump (the answer is whole, or has failed), the writer (somebody else owns the log now, or the store
+is gone), or a stop from outside (cancel, lost lease, drain). Whatever comes first, the provider's connection is closed.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from shared.errors import StorageError
+from shared.jobs import JobKey
+from shared.queue import Queue
+from shared.settings import Settings
+from shared.storage.jobs import Claimed, JobStore, Refused
+from worker.attempt import Attempt
+from worker.claim import Claimer, Taken
+from worker.pump import ProviderLookup, Pump
+from worker.retry import Afresh
+from worker.writer import Ending, LogWriter
+
+log = logging.getLogger(__name__)
+
+_FLUSH_GUARD_S = 2.0
+
+
+class Stop(Enum):
+    """Why a generation is to stop before its end."""
+
+    FENCED = "fenced"
+    """The job was ended or taken by somebody else: write nothing more."""
+    DRAIN = "drain"
+    """This worker is going away: hand the job over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every generation of a worker shares."""
+
+    settings: Settings
+    store: JobStore
+    queue: Queue
+    claimer: Claimer
+    providers: ProviderLookup
+    worker: str
+
+
+class Generation:
+    """A job that this worker holds. `run` returns when the job is no longer this worker's."""
+
+    def __init__(self, tools: Tools, job: JobKey, taken: Taken) -> None:
+        self._tools = tools
+        self._taken = taken
+        self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self.job = job
+        self.epoch = taken.claimed.epoch
+        """The epoch whose lease this worker renews."""
+
+    def stop(self, why: Stop) -> None:
+        """Ask it to stop; the provider's connection is closed at once (tokens cost money)."""
+        if not self._stop.done():
+            self._stop.set_result(why)
+
+    async def run(self) -> None:
+        """Generate until the job has ended, is handed over, or is somebody else's."""
+        taken: Taken | None = self._taken
+        while taken is not None:
+            self.epoch = taken.claimed.epoch
+            async with asyncio.TaskGroup() as group:
+                taken = await _Run(self._tools, self, taken, group).attempt(self._stop)
+
+
+class _Run:
+    """One attempt in flight."""
+
+    def __init__(self, tools: Tools, generation: Generation, taken: Taken, group: asyncio.TaskGroup) -> None:
+        self._tools = tools
+        self._generation = generation
+        self._job = generation.job
+        record = taken.claimed.record
+        self._priority = record.request.priority
+        self._attempt = Attempt(
+            taken.claimed.attempt,
+            usage_before=record.usage,
+            ttft_ms=record.ttft_ms,
+            queue_ms=record.queue_ms or 0,
+            max_bytes=tools.settings.max_output_bytes,
+        )
+        self._writer = LogWriter(
+            tools.store,
+            self._job,
+            taken.claimed,
+            reclaim=self._reclaim,
+            patience_s=tools.settings.storage_patience_s,
+        )
+        zero = asyncio.get_running_loop().time() - taken.claimed.at_ms / 1000
+        pump = Pump(tools.settings, tools.providers, record, self._attempt, self._writer, zero=zero, text=taken.text)
+        self._writing = group.create_task(self._writer.run())
+        self._pumping = group.create_task(pump.run())
+
+    async def attempt(self, stop: asyncio.Future[Stop]) -> Taken | None:
+        """Run it. The next attempt where this one broke off and may start anew, else None."""
+        try:
+            await _first(self._writing, self._pumping, stop)
+            afresh = self._pumping.result() if self._pumping.done() else None
+            if afresh is not None:
+                await self._flush(stop)
+                await _first(self._writing, stop, timeout_s=afresh.delay_s)
+            elif self._pumping.done():
+                await _first(self._writing, stop)
+            return await self._next(afresh, stop)
+        finally:
+            self._pumping.cancel()
+            self._writing.cancel()
+
+    async def _next(self, afresh: Afresh | None, stop: asyncio.Future[Stop]) -> Taken | None:
+        if self._writing.done():
+            if self._writing.result() is Ending.STORE_FULL:
+                await self._tools.store.fail(self._job, "storage_full", epoch=self._writer.epoch)
+            return None
+        if stop.done():
+            if stop.result() is Stop.DRAIN:
+                await self._hand_over()
+            return None
+        return await self._claim_next() if afresh is not None else None
+
+    async def _flush(self, *or_else: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+        """Wait until what was generated is in the log, or something else makes that pointless."""
+        flushing = asyncio.create_task(self._writer.flush())
+        try:
+            await _first(flushing, self._writing, *or_else, timeout_s=timeout_s)
+        finally:
+            flushing.cancel()
+
+    async def _reclaim(self) -> Claimed | None:
+        """A failover lost our claim: take the job again and go on with the same provider stream."""
+        taken = await self._tools.claimer.take(
+            self._job, epoch=self._writer.epoch, reason="storage_failover", usage=self._attempt.usage
+        )
+        if isinstance(taken, Refused):
+            return None
+        self._generation.epoch = taken.claimed.epoch
+        return taken.claimed
+
+    async def _claim_next(self) -> Taken | None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._tools.settings.storage_patience_s
+        self._writing.cancel()
+        while True:
+            try:
+                taken = await self._tools.claimer.take(
+                    self._job, epoch=self._writer.epoch, reason="provider_error", usage=self._attempt.usage
+                )
+            except StorageError:
+                if loop.time() > give_up:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return taken if isinstance(taken, Taken) else None
+
+    async def _hand_over(self) -> None:
+        """Give an unfinished job to another worker, with everything in the log that was generated."""
+        self._pumping.cancel()
+        await self._flush(timeout_s=_FLUSH_GUARD_S)
+        self._writing.cancel()
+        epoch = self._writer.epoch
+        if await self._tools.store.release(self._job, self._tools.worker, epoch, self._attempt.usage):
+            await self._tools.queue.offer(self._job, epoch=epoch, priority=self._priority)
+            log.info("job %s: handed over", self._job)
+
+
+async def _first(*futures: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+    """Wait for whichever comes first."""
+    await asyncio.wait(set(futures), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,139 @@
+"""A worker process: opens everything that generating needs, runs it in one task group, and closes it in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass
+
+import uvloop
+from arq.connections import ArqRedis
+
+from shared.queue import Queue, arq_pool
+from shared.recovery import Reaper
+from shared.settings import Settings
+from shared.storage.batch import Batcher
+from shared.storage.connect import Redis, open_redis
+from shared.storage.control import Control
+from shared.storage.jobs import JobStore
+from shared.storage.keys import job_of, worker_channel
+from shared.storage.log import EventLog
+from shared.storage.notices import Notices
+from shared.telemetry import log_start, process_name, set_up_logging
+from worker.claim import Claimer
+from worker.generate import Tools
+from worker.intake import Intake
+from worker.lease import LeaseKeeper
+from worker.providers.base import Provider
+from worker.providers.registry import build_providers
+from worker.pump import ProviderLookup
+from worker.runner import Runner
+
+log = logging.getLogger(__name__)
+
+_EXIT_GUARD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    log: Redis
+    control: Redis
+    blocking: Redis
+    notices: Redis
+    arq: ArqRedis
+
+
+class Worker:
+    """One worker. `run` returns after `stop` and the drain."""
+
+    def __init__(self, settings: Settings, providers: dict[str, Provider] | None = None) -> None:
+        self._settings = settings
+        self._providers = providers
+        self._stopping = asyncio.Event()
+        self.name = process_name("worker")
+
+    def stop(self) -> None:
+        """Begin the drain: take nothing new, hand over what does not end in time."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        log_start(log, self.name)
+        async with contextlib.AsyncExitStack() as stack:
+            connections = await self._connect(stack)
+            providers = build_providers(self._settings) if self._providers is None else self._providers
+            for provider in providers.values():
+                stack.push_async_callback(provider.aclose)
+            async with asyncio.TaskGroup() as group:
+                await self._serve(connections, providers, group)
+
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> _Connections:
+        settings = self._settings
+
+        def client(url: str, **more: float | int) -> Redis:
+            options = {"timeout_s": settings.redis_timeout_s, "max_connections": settings.redis_max_connections}
+            redis = open_redis(url, **{**options, **more})  # type: ignore[arg-type]
+            stack.push_async_callback(redis.aclose)
+            return redis
+
+        pool = arq_pool(settings)
+        stack.push_async_callback(pool.aclose, close_connection_pool=True)
+        return _Connections(
+            log=client(settings.redis_url),
+            control=client(settings.control_url),
+            blocking=client(settings.control_url, max_connections=4, retries=0),
+            notices=client(settings.redis_url, max_connections=4, retries=0),
+            arq=pool,
+        )
+
+    async def _serve(self, connections: _Connections, providers: dict[str, Provider], group: asyncio.TaskGroup) -> None:
+        settings = self._settings
+        lease_ms = round(settings.lease_s * 1000)
+        batcher = Batcher(connections.log)
+        store = JobStore(connections.log, batcher)
+        queue = Queue(connections.control, settings.queue_name)
+        control = Control(connections.control)
+        notices = Notices(connections.notices)
+        claimer = Claimer(store, EventLog(connections.log), self.name, lease_ms)
+        tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), self.name)
+        runner = Runner(tools, control, group)
+        keeper = LeaseKeeper(
+            store, self.name, lambda: runner.running, every_s=settings.lease_renew_s, lease_ms=lease_ms
+        )
+        intake = Intake(settings, runner, queue, connections.arq, connections.blocking)
+        reaper = Reaper(store, control, queue, owner=self.name, lease_s=settings.lease_s)
+        feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
+        loops = (batcher.run(), notices.run(), keeper.run(), reaper.run(), self._listen(notices, runner))
+        serving = [group.create_task(loop) for loop in loops]
+        log.info("ready: %d slots", settings.slots)
+        await self._stopping.wait()
+        log.info("draining for up to %.1f s", settings.worker_drain_s)
+        for task in feeding:
+            task.cancel()
+        await runner.drain(settings.worker_drain_s)
+        for task in serving:
+            task.cancel()
+
+    async def _listen(self, notices: Notices, runner: Runner) -> None:
+        """Hear of jobs that somebody else has ended. A lost notice costs no more than a lease renewal."""
+
+        def ended(meta_key: str | None) -> None:
+            if meta_key is not None:
+                runner.stop(job_of(meta_key))
+
+        await notices.listen(worker_channel(self.name), ended)
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker process until SIGTERM or SIGINT and the drain after it."""
+    set_up_logging(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    worker = Worker(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run()

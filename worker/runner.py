@@ -1,0 +1,139 @@
+"""The slots of one worker: what runs here, how it is started, stopped and drained."""
+
+import asyncio
+import logging
+
+from shared.errors import StorageError
+from shared.jobs import JobKey
+from shared.queue import parse_offer
+from shared.storage.control import Control
+from shared.storage.jobs import Refused
+from worker.generate import Generation, Stop, Tools
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Owns every generation of the worker. `group` is the worker's task group."""
+
+    def __init__(self, tools: Tools, control: Control, group: asyncio.TaskGroup) -> None:
+        self._tools = tools
+        self._control = control
+        self._group = group
+        self._taken = 0
+        self._running: dict[str, Generation] = {}
+        self._changed = asyncio.Event()
+        self.draining = False
+
+    @property
+    def free(self) -> int:
+        """Slots that a job may take now; none while draining."""
+        return 0 if self.draining else self._tools.settings.slots - self._taken
+
+    @property
+    def running(self) -> list[Generation]:
+        """What generates here."""
+        return list(self._running.values())
+
+    async def wait_free(self) -> bool:
+        """Return once a slot is free. True if there was none at first: then the queue comes before the wake list."""
+        waited = False
+        while self.free <= 0:
+            waited = True
+            self._changed.clear()
+            await self._changed.wait()
+        return waited
+
+    def try_start(self, offer: str, *, withdraw: bool = True) -> asyncio.Future[None] | None:
+        """Take a slot for the job of an offer and claim it; None where no slot is free.
+
+        The future is done when the claim is decided either way; it has a StorageError if that was not possible.
+        `withdraw`: take the offer off the queue (arq does so itself with what it delivers).
+        """
+        if self.free <= 0:
+            return None
+        self._taken += 1
+        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._group.create_task(self._work(offer, decided, withdraw))
+        return decided
+
+    def stop(self, job: str) -> None:
+        """Stop `tenant/job` if it runs here: somebody else has ended it."""
+        generation = self._running.get(job)
+        if generation is not None:
+            generation.stop(Stop.FENCED)
+
+    async def drain(self, patience_s: float) -> None:
+        """Take nothing new; give what runs `patience_s` to end, then hand the rest over. Returns when all are gone."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while self._taken and loop.time() < until:
+            self._changed.clear()
+            await _wait(self._changed, until - loop.time())
+        if self._running:
+            log.info("handing over %d running jobs", len(self._running))
+        while self._taken:
+            for generation in self.running:
+                generation.stop(Stop.DRAIN)
+            self._changed.clear()
+            await _wait(self._changed, 0.5)
+
+    async def _work(self, offer: str, decided: asyncio.Future[None], withdraw: bool) -> None:
+        job = parse_offer(offer)
+        try:
+            generation = await self._claim(job, decided)
+            if generation is not None:
+                if withdraw:
+                    self._group.create_task(self._withdraw(offer))
+                await self._generate(generation)
+        except* StorageError:
+            log.warning("job %s: left to the reaper, the store is away", job)
+        except* Exception:
+            log.exception("job %s: broke here; the reaper will offer it again", job)
+        finally:
+            decided.cancel()
+            self._taken -= 1
+            self._changed.set()
+
+    async def _claim(self, job: JobKey, decided: asyncio.Future[None]) -> Generation | None:
+        try:
+            taken = await self._tools.claimer.take(job)
+        except StorageError as error:
+            if not decided.done():
+                decided.set_exception(error)
+                decided.exception()  # whoever waits gets it; nobody need wait
+            return None
+        if not decided.done():
+            decided.set_result(None)
+        if isinstance(taken, Refused):
+            if taken.verdict in ("ENDED", "GONE"):
+                await self._control.close(job)
+            return None
+        return Generation(self._tools, job, taken)
+
+    async def _withdraw(self, offer: str) -> None:
+        try:
+            await self._tools.queue.withdraw(offer)
+        except StorageError:
+            log.debug("an offer stays in the queue; whoever gets it finds the job taken")
+
+    async def _generate(self, generation: Generation) -> None:
+        name = str(generation.job)
+        self._running[name] = generation
+        try:
+            await generation.run()
+        finally:
+            if self._running.get(name) is generation:
+                del self._running[name]
+        record = await self._tools.store.show_many([generation.job])
+        if record[0] is None or record[0].ended:
+            await self._control.close(generation.job)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,137 @@
+"""The append pipeline of one job: the provider never waits for the store, and the store's verdicts are obeyed.
+
+Events that come while an append is under way go out together in the next one, so batches grow with load and the first
+token never waits. All events of the attempt are kept: after a failover that lost the log's tail they are appended
+again, same ids, same bytes (GAP); if it lost the claim, under a new epoch (STALE).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from shared.errors import StorageError
+from shared.events import Event
+from shared.jobs import Act, JobKey
+from shared.storage.jobs import Appended, Claimed, JobStore
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 256
+
+
+class Ending(Enum):
+    """How a writer ended."""
+
+    WRITTEN = "written"
+    FENCED = "fenced"
+    """Somebody else ended or took the job, or it is gone: nothing more of ours belongs into the log."""
+    STORE_LOST = "store_lost"
+    """The store stayed away for longer than a generation may go on without it."""
+    STORE_FULL = "store_full"
+    """The store stayed without memory for so long."""
+
+
+class LogWriter:
+    """Writes one attempt's events. `add` and `close` never wait; `run` does the work and says how it ended."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        job: JobKey,
+        claimed: Claimed,
+        *,
+        reclaim: Callable[[], Awaitable[Claimed | None]],
+        patience_s: float,
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._reclaim = reclaim
+        self._patience_s = patience_s
+        self._events: list[Event] = []
+        self._ttft_ms: int | None = None
+        self._closing: tuple[Event, Act, dict[str, int]] | None = None
+        self._wanted = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        self._failing_since: float | None = None
+        self._begin(claimed)
+
+    def _begin(self, claimed: Claimed) -> None:
+        self.epoch = claimed.epoch
+        self._base_seq = claimed.seq + 1
+        self._acked = 0
+
+    def add(self, event: Event, ttft_ms: int | None) -> None:
+        """Take an event to be appended as soon as possible; `ttft_ms`: when readers first saw content of this job."""
+        self._events.append(event)
+        self._ttft_ms = ttft_ms
+        self._flushed.clear()
+        self._wanted.set()
+
+    def close(self, terminal: Event, act: Act, usage: dict[str, int]) -> None:
+        """Append the rest and the terminal event, then end."""
+        self._closing = (terminal, act, usage)
+        self._flushed.clear()
+        self._wanted.set()
+
+    async def flush(self) -> None:
+        """Return once everything added so far is in the log."""
+        await self._flushed.wait()
+
+    async def run(self) -> Ending:
+        """Append until closed or fenced, or until the store has been of no use for `patience_s`."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._acked < len(self._events) or self._closing is not None:
+                ending = await self._step()
+                if ending is not None:
+                    return ending
+            self._flushed.set()
+
+    async def _step(self) -> Ending | None:
+        batch = self._events[self._acked : self._acked + MAX_BATCH]
+        last = self._closing is not None and self._acked + len(batch) == len(self._events)
+        try:
+            answer = await self._send(batch, last)
+        except StorageError as error:
+            return await self._wait_for_store(error)
+        self._failing_since = None
+        if answer.verdict == "OK":
+            self._acked += len(batch)
+            return Ending.WRITTEN if last else None
+        return await self._obey(answer)
+
+    async def _send(self, batch: list[Event], last: bool) -> Appended:
+        first_seq = self._base_seq + self._acked
+        if last and self._closing is not None:
+            terminal, act, usage = self._closing
+            return await self._store.finish(
+                self._job, self.epoch, first_seq, [*batch, terminal], act=act, usage=usage, ttft_ms=self._ttft_ms
+            )
+        return await self._store.append(self._job, self.epoch, first_seq, batch, self._ttft_ms)
+
+    async def _obey(self, answer: Appended) -> Ending | None:
+        if answer.verdict == "GAP":
+            log.warning("job %s: the log lost its tail after seq %d; appending it again", self._job, answer.last_seq)
+            self._acked = max(0, answer.last_seq + 1 - self._base_seq)
+            return None
+        if answer.verdict == "STALE":
+            claimed = await self._reclaim()
+            if claimed is not None:
+                log.warning("job %s: the log lost our claim; going on in epoch %d", self._job, claimed.epoch)
+                self._begin(claimed)
+                return None
+        log.info("job %s: %s in epoch %d; stopping", self._job, answer.verdict, self.epoch)
+        return Ending.FENCED
+
+    async def _wait_for_store(self, error: StorageError) -> Ending | None:
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since > self._patience_s:
+            return Ending.STORE_FULL if error.code == "storage_full" else Ending.STORE_LOST
+        await asyncio.sleep(random.uniform(0.02, 0.25))
+        return None
