@@ -123,7 +123,7 @@ class Done(Event, frozen=True, omit_defaults=True):
     usage: dict[str, int]
     tokens: int
     attempt: int
-    timings: dict[str, float]
+    timings: dict[str, int | float]
     at_ms: int | None = None
 
 
@@ -136,7 +136,7 @@ class Failed(Event, frozen=True, omit_defaults=True):
     message: str
     retryable: bool
     attempt: int
-    timings: dict[str, float]
+    timings: dict[str, int | float]
     usage: dict[str, int] = {}
     at_ms: int | None = None
 
@@ -148,7 +148,7 @@ class Cancelled(Event, frozen=True, omit_defaults=True):
     type: ClassVar[str] = "cancelled"
     reason: str
     attempt: int
-    timings: dict[str, float]
+    timings: dict[str, int | float]
     usage: dict[str, int] = {}
     at_ms: int | None = None
 

@@ -100,9 +100,9 @@ class Attempt:
             raise ProviderError("empty_output")
         return Done(self._finish, self.usage, self.tokens, self.number, self.timings(at_ms), at_ms)
 
-    def timings(self, at_ms: int) -> dict[str, float]:
+    def timings(self, at_ms: int) -> dict[str, int | float]:
         """The terminal event's timings, in ms from the POST; tokens per second over the time of streaming."""
-        timings: dict[str, float] = {"queue_ms": self._queue_ms}
+        timings: dict[str, int | float] = {"queue_ms": self._queue_ms}
         if self.ttft_ms is not None:
             timings["ttft_ms"] = self.ttft_ms
         timings["latency_ms"] = at_ms

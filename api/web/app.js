@@ -3,7 +3,7 @@
 import { Answer } from "./answer.js";
 import { apiKey, call, newKey, Problem } from "./api.js";
 import { openStream } from "./stream.js";
-import { AnswerView, element, jobItem, note, resetNote, showProblem } from "./view.js";
+import { AnswerView, bringIntoView, element, jobItem, markField, note, resetNote, showProblem } from "./view.js";
 
 const AUTO_RESUME_MS = 1500;
 const REFRESH_MS = 250;
@@ -27,7 +27,7 @@ const LINKS = {
   retrying: { text: "connection lost; reconnecting by itself …", cut: true },
   cut: { text: "cut here; the answer goes on without us", resume: "Resume" },
   closed: { text: "closed by the node for good", resume: "Reconnect" },
-  ended: { text: "complete; connection closed" },
+  ended: { text: "ended; connection closed" },
 };
 
 const byId = (id) => document.getElementById(id);
@@ -42,9 +42,10 @@ function openJob(id) {
   current = { id, answer: new Answer(), stream: null, opens: 0, timer: 0 };
   byId("job").textContent = id;
   document.title = `${id.slice(-6)} · Tailrace console`;
-  showProblem(null, FIELD_IDS);
+  showRefusal(null);
   view.attach(current.answer);
   connect();
+  bringIntoView();
   void refreshJobs();
 }
 
@@ -64,6 +65,7 @@ function connect() {
   const job = current;
   clearTimeout(job.timer);
   const from = job.answer.cursor;
+  showProblem("stream-error", null);
   setLink("connecting");
   job.stream = openStream(job.id, {
     cursor: from,
@@ -113,7 +115,7 @@ async function closedForGood(job, problem) {
   setLink("closed");
   note("the node closed the connection for good", "bad");
   const why = problem ?? (await call("GET", `/jobs/${encodeURIComponent(job.id)}`).catch((error) => error));
-  if (job === current && why instanceof Problem) showProblem(why, FIELD_IDS);
+  if (job === current && why instanceof Problem) showProblem("stream-error", why);
 }
 
 function cut() {
@@ -130,7 +132,8 @@ async function cancel() {
     await call("POST", `/jobs/${encodeURIComponent(current.id)}/cancel`);
     if (!byId("resume").disabled) connect();
   } catch (problem) {
-    showProblem(problem, FIELD_IDS);
+    if (!(problem instanceof Problem)) throw problem;
+    showProblem("stream-error", problem);
   }
 }
 
@@ -166,10 +169,16 @@ async function submit() {
     openJob(job.id);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    showProblem(problem, FIELD_IDS);
+    showRefusal(problem);
   } finally {
     button.ariaBusy = "false";
   }
+}
+
+/** Show why the form was not taken; null: it was. */
+function showRefusal(problem) {
+  showProblem("error", problem);
+  markField(problem?.status === 401 ? "api-key" : FIELD_IDS[problem?.field.split(".")[0]]);
 }
 
 async function post(request) {

@@ -16,7 +16,7 @@ export function element(tag, text = "", className = "") {
 
 /** Milliseconds for people. */
 export function duration(ms) {
-  if (ms === undefined || ms === null) return "–";
+  if (ms == null) return "–";
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 }
 
@@ -140,7 +140,7 @@ function showFacts(answer) {
   put("queue", duration(timings.queue_ms));
   put("ttft", duration(timings.ttft_ms));
   put("latency", duration(timings.latency_ms));
-  put("speed", timings.tokens_per_s === undefined ? "–" : timings.tokens_per_s.toFixed(1));
+  put("speed", timings.tokens_per_s?.toFixed(1) ?? "–");
   put("token-count", String(answer ? (answer.tokens ?? "–") : "–"));
   put("cursor", answer?.cursor || "–");
   for (const name of ["lost", "doubled"]) {
@@ -164,15 +164,16 @@ function showStatus(status) {
 /** A job that failed or was cancelled: why, and whether trying again may help. */
 function showOutcome(answer) {
   const box = byId("failure");
-  box.hidden = !answer || !["failed", "cancelled"].includes(answer.status);
-  if (box.hidden || box.childNodes.length > 0) return void (box.hidden && box.replaceChildren());
-  const { code, message, retryable, reason } = answer.outcome;
-  if (answer.status === "cancelled") return box.append(element("strong", `Cancelled: ${reason}`));
-  box.append(
-    element("strong", `Failed: ${code}`),
-    element("p", message),
-    element("p", retryable ? "Trying again may help." : "Trying again will not help as it is."),
-  );
+  const lines = outcomeLines(answer?.status, answer?.outcome);
+  box.hidden = lines.length === 0;
+  if (box.childNodes.length !== lines.length) box.replaceChildren(...lines);
+}
+
+function outcomeLines(status, outcome) {
+  if (status === "cancelled") return [element("strong", `Cancelled: ${outcome.reason}`)];
+  if (status !== "failed") return [];
+  const advice = outcome.retryable ? "Trying again may help." : "Trying again will not help as it is.";
+  return [element("strong", `Failed: ${outcome.code}`), element("p", outcome.message), element("p", advice)];
 }
 
 /** Note what happened; `kind` colours it. The oldest notes go. */
@@ -192,10 +193,9 @@ export function resetNote({ attempt, keep, reason, snapshot }) {
   return `attempt ${attempt}: ${what}: ${reason}`;
 }
 
-/** Show a refused request, and mark the field at fault; null: there is none any more. */
-export function showProblem(problem, fieldIds) {
-  const box = byId("error");
-  for (const marked of document.querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
+/** Show in this box why a call was refused; null: there is no reason any more. */
+export function showProblem(boxId, problem) {
+  const box = byId(boxId);
   box.hidden = problem === null;
   box.replaceChildren();
   if (problem === null) return;
@@ -203,7 +203,18 @@ export function showProblem(problem, fieldIds) {
   if (problem.message) box.append(element("p", problem.message));
   const facts = [problem.field && `field: ${problem.field}`, problem.code && `code: ${problem.code}`];
   box.append(element("p", facts.filter(Boolean).join(" · "), "hint mono"));
-  byId(fieldIds[problem.field.split(".")[0]] ?? "")?.setAttribute("aria-invalid", "true");
+}
+
+/** Mark the field at fault, and no other; null: none is. */
+export function markField(id) {
+  for (const marked of document.querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
+  if (id) byId(id).setAttribute("aria-invalid", "true");
+}
+
+/** Bring the answer to where it is seen: on a phone it stands below the form and above the list. */
+export function bringIntoView() {
+  const { top } = byId("panel").getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight / 2) byId("panel").scrollIntoView();
 }
 
 /** One line of the list of jobs: a link that opens it. */
@@ -223,12 +234,7 @@ export function jobItem(job, current) {
 
 function jobTimings({ provider, attempt, timings, error }) {
   const { queue_ms, ttft_ms, latency_ms } = timings ?? {};
-  return [
-    provider,
-    queue_ms !== undefined && `queue ${duration(queue_ms)}`,
-    ttft_ms !== undefined && `first token ${duration(ttft_ms)}`,
-    latency_ms !== undefined && `whole ${duration(latency_ms)}`,
-    attempt > 1 && `attempt ${attempt}`,
-    error?.code,
-  ].filter(Boolean).join(" · ");
+  const known = [["queue", queue_ms], ["first token", ttft_ms], ["whole", latency_ms]].filter(([, ms]) => ms != null);
+  const spans = known.map(([name, ms]) => `${name} ${duration(ms)}`);
+  return [provider, ...spans, attempt > 1 && `attempt ${attempt}`, error?.code].filter(Boolean).join(" · ");
 }

@@ -126,6 +126,11 @@ class JobStore:
             for job, (meta, tombstone) in zip(jobs, pairs, strict=True)
         ]
 
+    async def ping(self) -> None:
+        """Nothing, or StorageError."""
+        with storage_errors():
+            await self._redis.ping()
+
     async def standings(self, jobs: list[JobKey]) -> tuple[int, list[Standing | None]]:
         """The store's clock (ms since 1970), and for each job how it stands; None where there is none."""
         with storage_errors():

@@ -76,11 +76,14 @@ class EventLog:
                 return entries
             cursor = entries[-1].id
 
-    async def last_id(self, job: JobKey) -> EventId | None:
-        """The id of the log's last entry; None where there is no log."""
+    async def last_ids(self, jobs: list[JobKey]) -> list[EventId | None]:
+        """The id of each log's last entry; None where there is no log."""
         with storage_errors():
-            raw = await self._redis.xrevrange(job_keys(job).log, count=1)
-        return EventId.parse(raw[0][0]) if raw else None
+            pipe = self._redis.pipeline(transaction=False)
+            for job in jobs:
+                pipe.xrevrange(job_keys(job).log, count=1)
+            answers = await pipe.execute() if jobs else []
+        return [EventId.parse(raw[0][0]) if raw else None for raw in answers]
 
     async def running(self, job: JobKey) -> tuple[int, bool]:
         """The running epoch and whether its lease lives: is somebody there who may repair a lost tail?"""

@@ -31,6 +31,8 @@ class Notices:
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._pubsub: PubSub | None = None
+        # One command at a time: UNSUBSCRIBE must not overtake the SUBSCRIBE of a listener that came right after.
+        self._sending = asyncio.Lock()
 
     async def subscribe(self, channel: str, listener: Listener, timeout_s: float = 5.0) -> None:
         """Call `listener` for each notice on `channel`. Returns once the store has confirmed it; StorageError if not.
@@ -42,9 +44,10 @@ class Notices:
         confirmed = self._confirmations[channel] = loop.create_future()
         self._changed.set()
         try:
-            if self._pubsub is not None:
-                await self._pubsub.subscribe(channel)
             async with asyncio.timeout(timeout_s):
+                async with self._sending:
+                    if self._pubsub is not None:
+                        await self._pubsub.subscribe(channel)
                 await confirmed
         except (RedisError, OSError, TimeoutError) as error:
             self._listeners.pop(channel, None)
@@ -67,11 +70,13 @@ class Notices:
 
     async def unsubscribe(self, channel: str) -> None:
         """Stop listening. Never raises: a connection that breaks here is opened anew without the channel."""
-        if self._listeners.pop(channel, None) and self._pubsub is not None:
-            try:
-                await self._pubsub.unsubscribe(channel)
-            except (RedisError, OSError, TimeoutError):
-                log.debug("unsubscribe met a broken connection")
+        self._listeners.pop(channel, None)
+        try:
+            async with self._sending:
+                if channel not in self._listeners and self._pubsub is not None:
+                    await self._pubsub.unsubscribe(channel)
+        except (RedisError, OSError, TimeoutError):
+            log.debug("unsubscribe met a broken connection")
 
     async def run(self) -> None:
         """Keep the subscription alive until cancelled."""

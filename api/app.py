@@ -1,0 +1,41 @@
+"""The application: routes, errors and the guard put together; its lifespan is the node's."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from api import problems
+from api.guard import Guard
+from api.node import running_node
+from api.routes import events, jobs, ops, tutorial
+from shared.settings import Settings
+from shared.telemetry import package_version
+
+_DESCRIPTION = """LLM answers that survive everything between the model and the reader.
+
+`POST /jobs` puts a generation on a queue; `GET /jobs/{id}/events` streams its log over SSE. A reader that comes back
+with `Last-Event-ID` misses nothing and sees nothing twice. The whole contract is in PROTOCOL.md.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The FastAPI application of one node, without the guard."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_node(settings) as node:
+            app.state.node = node
+            yield
+
+    app = FastAPI(title="Tailrace", version=package_version(), description=_DESCRIPTION, lifespan=lifespan)
+    problems.install(app)
+    for router in (jobs.router, events.router, tutorial.router, ops.router):
+        app.include_router(router)
+    return app
+
+
+def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
+    """What the server runs: the application behind its guard."""
+    return Guard(app, settings.max_body_bytes)

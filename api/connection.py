@@ -1,0 +1,36 @@
+"""What ASGI cannot say: break a connection off. The server's protocol (api/server.py) puts the means into the scope.
+
+A clean end before the terminal event looks like success to most clients, and EventSource gives up for ever on any
+answer but 200 (wire notes, R2 and R4): some connections must be aborted, and some closed without an answer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+ABORT = "tailrace.abort"
+
+
+class CloseWithoutAnswerError(Exception):
+    """Raised before an answer has begun: close the connection, so that the client tries again."""
+
+
+async def abort(scope: Scope, receive: Receive) -> None:
+    """Break the connection off at once. Under a foreign server the exception below does it, with a log line."""
+    extensions: dict[str, Any] = scope.get("extensions", {})
+    cut: Callable[[], None] | None = extensions.get(ABORT)
+    if cut is None:
+        raise CloseWithoutAnswerError
+    cut()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Closing(Response):
+    """No answer at all: the connection closes before a head was sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Close it."""
+        await abort(scope, receive)

@@ -1,0 +1,86 @@
+"""What stands before every route: a request id, the body's limit and type, and connections that are to be closed.
+
+Pure ASGI, because only there a body can be refused while it is read, and a connection be closed without an answer.
+"""
+
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.connection import CloseWithoutAnswerError, abort
+from api.problems import problem
+from shared.errors import TailraceError
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Guard:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a sound request through; answer for an unsound one."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope["tailrace.request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            body = await self._read(headers, receive)
+            await self._app(scope, _replay(body, receive), send_with_id)
+        except TailraceError as error:
+            await problem(error, request_id)(scope, receive, send_with_id)
+        except CloseWithoutAnswerError:
+            await abort(scope, receive)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body. `payload_too_large` as soon as it is known, `unsupported_media_type` for what is not JSON."""
+        too_large = TailraceError(
+            "payload_too_large", f"The body is larger than {self._max_body_bytes} bytes. Shorten it."
+        )
+        declared = headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._max_body_bytes:
+            raise too_large
+        if declared == "0" and "transfer-encoding" not in headers:
+            return b""
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CloseWithoutAnswerError
+            body += message.get("body", b"")
+            if len(body) > self._max_body_bytes:
+                raise too_large
+            if not message.get("more_body", False):
+                break
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body and media_type != "application/json" and not media_type.endswith("+json"):
+            raise TailraceError("unsupported_media_type")
+        return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` first, then what the connection says."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

@@ -1,0 +1,81 @@
+"""Taking a job in: the steps of a POST, ordered so that a crash between any two leaves nothing half-made for good.
+
+Idempotency record (NX) → index of open jobs → log → offer (DESIGN §4). A retry or the reaper completes any prefix; from
+the log on, the answer is 202 whatever happens to the offer.
+"""
+
+import hashlib
+import logging
+import re
+import time
+
+import msgspec
+
+from api.node import Node
+from shared.errors import StorageError, TailraceError
+from shared.jobs import JobKey, JobRecord, JobRequest, new_job_id
+from shared.storage.control import Reservation
+from shared.storage.keys import OPEN_SLACK_MS, TOMBSTONE_MS
+
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def check_key(key: str | None) -> str | None:
+    """An Idempotency-Key as it may be stored; `invalid_request` for anything odd."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise TailraceError(
+            "invalid_request",
+            "Idempotency-Key is 1 to 255 visible ASCII characters without blanks.",
+            field="Idempotency-Key",
+        )
+    return key
+
+
+def fingerprint(request: JobRequest) -> str:
+    """The hash of the validated body with its defaults: the same question, however it was written."""
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+
+
+async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key: str | None) -> tuple[JobRecord, bool]:
+    """The job for a POST, and whether it was made before (a replay of the same key and body)."""
+    settings = node.settings
+    if node.leaving.done():
+        raise TailraceError("draining", retry_after_s=1)
+    job = JobKey(tenant, new_job_id())
+    ttl_s = request.ttl_s or settings.job_ttl_s
+    keep_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + ttl_s * 1000
+    if idempotency_key is not None:
+        wanted = Reservation(job.id, fingerprint(request))
+        found = await node.control.reserve(tenant, idempotency_key, wanted, keep_ms)
+        if found.fingerprint != wanted.fingerprint:
+            raise TailraceError("idempotency_conflict")
+        job = JobKey(tenant, found.job_id)
+        if found != wanted:
+            existing = await _existing(node, job)
+            if existing is not None:
+                return existing, True
+    if await node.control.open_count() >= settings.max_queued_jobs:
+        raise TailraceError("queue_full", retry_after_s=5)
+    await node.control.index(job, time.time_ns() // 1_000_000, keep_ms + TOMBSTONE_MS)
+    made = await node.store.create(job, request, deadline_s=settings.job_deadline_s, ttl_s=ttl_s)
+    await _offer(node, job, request.priority)
+    return await node.store.show(job), not made
+
+
+async def _existing(node: Node, job: JobKey) -> JobRecord | None:
+    """The job that a key stands for; None where its POST died before the log was made. `gone` as ever."""
+    try:
+        return await node.store.show(job)
+    except TailraceError as error:
+        if error.code == "not_found":
+            return None
+        raise
+
+
+async def _offer(node: Node, job: JobKey, priority: int) -> None:
+    try:
+        await node.queue.offer(job, epoch=0, priority=priority)
+    except StorageError as error:
+        log.warning("job %s: not offered (%s); the reaper will do it", job, error.code)

@@ -1,0 +1,80 @@
+"""An API node: everything it opens, in one place, and how it drains."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from api.reader import Reader
+from api.tail import Tails
+from shared.jobs import JobKey
+from shared.queue import Queue
+from shared.recovery import Reaper
+from shared.settings import Settings
+from shared.storage.batch import Batcher
+from shared.storage.connect import Redis, open_redis
+from shared.storage.control import Control
+from shared.storage.jobs import JobStore
+from shared.storage.log import EventLog
+from shared.storage.notices import Notices
+from shared.telemetry import process_name
+
+
+@dataclass(frozen=True)
+class Node:
+    """What routes work with. `leaving` is done once the node is told to go."""
+
+    settings: Settings
+    store: JobStore
+    log: EventLog
+    control: Control
+    queue: Queue
+    tails: Tails
+    leaving: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def leave(self) -> None:
+        """Send the readers away and take no new jobs."""
+        if not self.leaving.done():
+            self.leaving.set_result(None)
+
+    def reader(self, job: JobKey) -> Reader:
+        """A reader of `job`."""
+        return Reader(job, self.store, self.log, self.tails, repair_wait_s=self.settings.repair_wait_s)
+
+
+@contextlib.asynccontextmanager
+async def running_node(settings: Settings) -> AsyncIterator[Node]:
+    """A node with its background loops, for the length of the block."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def client(url: str, retries: int = 2) -> Redis:
+            redis = open_redis(
+                url,
+                timeout_s=settings.redis_timeout_s,
+                max_connections=settings.redis_max_connections,
+                retries=retries,
+            )
+            stack.push_async_callback(redis.aclose)
+            return redis
+
+        log_redis, control_redis = client(settings.redis_url), client(settings.control_url)
+        batcher, notices = Batcher(log_redis), Notices(client(settings.redis_url, retries=0))
+        store, event_log = JobStore(log_redis, batcher), EventLog(log_redis)
+        control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
+        tails = Tails(event_log, notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events)
+        reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(loop) for loop in (batcher.run(), notices.run(), tails.run(), reaper.run())]
+            try:
+                yield Node(settings, store, event_log, control, queue, tails)
+            finally:
+                for loop in loops:
+                    loop.cancel()
+
+
+def node_of(request: Request) -> Node:
+    """The node that serves `request`."""
+    node: Node = request.app.state.node
+    return node

@@ -1,0 +1,153 @@
+"""One reader of one log: replay from its cursor, then the shared tail, and the proof that nothing is missing.
+
+What `follow` yields is exactly the events after the cursor, once each, in order (DESIGN §2, invariant 1), in runs that
+are adjacent in the log. Where the log does not hold the cursor it yields a snapshot: a `reset` that is not in the log.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from api.tail import Tail, Tails
+from shared.errors import TailraceError
+from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset
+from shared.jobs import JobKey
+from shared.storage.jobs import JobStore
+from shared.storage.log import EventLog
+from shared.transcript import fold
+
+REPAIR_LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Adjacent entries, ready to be written. `tail`: where their bytes may be shared, None for what is replayed."""
+
+    entries: list[Entry]
+    tail: Tail | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The log is gone under the reader; `event` has no id."""
+
+    event: Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader begins. `now`: a snapshot, then only what comes. `survivors`: likewise, from an empty cursor on,
+    where the log holds text that a reset took back, for dialects that cannot retract it."""
+
+    cursor: EventId = START
+    now: bool = False
+    survivors: bool = False
+
+
+class Reader:
+    """Follows one job."""
+
+    def __init__(
+        self, job: JobKey, store: JobStore, event_log: EventLog, tails: Tails, *, repair_wait_s: float
+    ) -> None:
+        self._job = job
+        self._store = store
+        self._log = event_log
+        self._tails = tails
+        self._repair_wait_s = repair_wait_s
+
+    async def follow(self, start: Start, heartbeat_s: float) -> AsyncGenerator[Run | Lost | None, None]:
+        """Runs of entries until the terminal event; None after `heartbeat_s` of silence.
+
+        The first run is empty: the reader is attached. StorageError comes before it; later, a reader outlasts a store
+        that goes away, unless it needs a snapshot just then.
+        """
+        cursor = start.cursor
+        async with self._tails.attach(self._job) as tail:
+            yield Run([])
+            if start.now or (start.survivors and cursor == START):
+                snapshot = await self._snapshot(only_if_reset=not start.now)
+                if snapshot is not None:
+                    yield Run([snapshot])
+                    cursor = snapshot.id
+            while True:
+                version = tail.version
+                step = await self._next(cursor, tail)
+                if isinstance(step, Lost):
+                    yield step
+                    return
+                if step.entries:
+                    yield step
+                    cursor = step.entries[-1].id
+                    if isinstance(step.entries[-1].event, TERMINAL):
+                        return
+                    # A replay must not hold the event loop: uvicorn's send does not suspend by itself.
+                    await asyncio.sleep(0)
+                elif not await tail.changed(version, heartbeat_s):
+                    yield None
+
+    async def _next(self, cursor: EventId, tail: Tail) -> Run | Lost:
+        """What follows `cursor`: from the shared ring, else from the log, else what there is instead."""
+        run = tail.after(cursor)
+        if run is not None:
+            return Run(run, tail)
+        page = await self._page(cursor)
+        return Run(page) if page is not None else await self._resync(cursor, tail)
+
+    async def _page(self, cursor: EventId) -> list[Entry] | None:
+        """Entries after `cursor` from the log itself; None where it does not hold the cursor."""
+        while True:
+            try:
+                page = await self._log.read_after(self._job, cursor)
+            except TailraceError:
+                await asyncio.sleep(REPAIR_LOOK_S)
+                continue
+            if page.held and not (page.empty_log and cursor == START):
+                return page.entries
+            return None
+
+    async def _resync(self, cursor: EventId, tail: Tail) -> Run | Lost:
+        """What to tell a reader whose cursor the log does not hold.
+
+        While the cursor's own epoch runs and its lease lives, its worker will append the lost tail again.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._repair_wait_s
+        while loop.time() < until:
+            version = tail.version
+            epoch, leased = await self._log.running(self._job)
+            if not leased or epoch != cursor.epoch:
+                break
+            await tail.changed(version, REPAIR_LOOK_S)
+            page = await self._page(cursor)
+            if page is not None:
+                return Run(page)
+        snapshot = await self._snapshot()
+        return Lost(await self._log_lost()) if snapshot is None else Run([snapshot])
+
+    async def _snapshot(self, *, only_if_reset: bool = False) -> Entry | None:
+        """All before the terminal event as one `reset`; None where there is no log (or, if asked, no reset in it)."""
+        entries = await self._log.read_all(self._job)
+        if entries and isinstance(entries[-1].event, TERMINAL):
+            del entries[-1]
+        if not entries or (only_if_reset and not any(isinstance(entry.event, Reset) for entry in entries)):
+            return None
+        done = fold(entry.event for entry in entries)
+        return Entry(
+            entries[-1].id,
+            Reset(
+                attempt=done.attempt,
+                keep=0,
+                reason="snapshot",
+                text=done.text,
+                reasoning=done.reasoning or None,
+                tool_calls=done.tool_calls or None,
+                snapshot=True,
+            ),
+        )
+
+    async def _log_lost(self) -> Failed:
+        error = TailraceError("log_lost")
+        (record,) = await self._store.show_many([self._job])
+        attempt = record.attempt if record is not None else 0
+        return Failed(error.code, error.message, error.kind.retryable, attempt, {})

@@ -1,0 +1,87 @@
+"""What several routes need: the job a path names, the cursor a request carries, the stream that answers both."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+from starlette.responses import Response
+
+from api.auth import Tenant
+from api.connection import CloseWithoutAnswerError
+from api.dialects import Dialect
+from api.node import Node, node_of
+from api.reader import Start
+from api.stream import EventStream
+from shared.errors import StorageError, TailraceError
+from shared.events import START, TERMINAL, EventId
+from shared.jobs import JobKey, JobRecord, is_job_id
+from shared.transcript import fold
+
+NodeDep = Annotated[Node, Depends(node_of)]
+
+_START_WORDS = frozenset({"", "-1", "0", "0-0"})
+NOW = "$"
+
+
+def job_key(tenant: Tenant, job_id: Annotated[str, Path(description="the job's id")]) -> JobKey:
+    """The caller's job of this id; `not_found` for what cannot be an id."""
+    if not is_job_id(job_id):
+        raise TailraceError("not_found")
+    return JobKey(tenant, job_id)
+
+
+JobDep = Annotated[JobKey, Depends(job_key)]
+
+
+def start_of(request: Request, last_event_id: str | None) -> Start:
+    """Where a reader begins: the header wins over the query. `invalid_cursor` for anything but an event id."""
+    given = request.headers.get("last-event-id", last_event_id if last_event_id is not None else "")
+    given = given.strip(" ")
+    if given in _START_WORDS:
+        return Start()
+    if given == NOW:
+        return Start(now=True)
+    try:
+        return Start(EventId.parse(given))
+    except ValueError:
+        raise TailraceError(
+            "invalid_cursor",
+            "The cursor is not an event id. Send <epoch>-<seq> as `id:` had it, `$` for what is to come, or nothing.",
+            field="last_event_id",
+        ) from None
+
+
+async def stream(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Response:
+    """The events of a job after a cursor: 204 where nothing can follow it, else an event stream.
+
+    A store that is away closes the connection without an answer: EventSource would give up for ever on a 503 (R4).
+    """
+    if node.leaving.done():
+        raise CloseWithoutAnswerError
+    try:
+        if record.ended and await _nothing_follows(node, record, start):
+            return Response(status_code=204)
+        if not dialect.retracts:
+            start = await _for_dialect_without_retraction(node, record, start, dialect)
+    except StorageError:
+        raise CloseWithoutAnswerError from None
+    headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
+    return EventStream(node, node.reader(record.key), start, dialect, headers)
+
+
+async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:
+    if start.now:
+        return True
+    (last,) = await node.log.last_ids([record.key])
+    return last is not None and start.cursor == last
+
+
+async def _for_dialect_without_retraction(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Start:
+    """Count the text that the reader has from earlier responses, so that a reset cannot double it unnoticed."""
+    if start.cursor == START:
+        return Start(start.cursor, start.now, survivors=True)
+    entries = await node.log.read_all(record.key)
+    seen = [
+        entry.event for entry in entries if entry.id.seq <= start.cursor.seq and not isinstance(entry.event, TERMINAL)
+    ]
+    dialect.resume(len(fold(seen).text))
+    return start

@@ -1,0 +1,64 @@
+"""GET /jobs/{id}/events: the log of a job over SSE, from a cursor on, in any dialect."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api.connection import CloseWithoutAnswerError
+from api.dialects import dialect
+from api.problems import documented
+from api.routes.common import JobDep, NodeDep, start_of, stream
+from shared.errors import StorageError
+
+router = APIRouter(tags=["events"])
+
+_EXAMPLE = """: tailrace
+retry: 1000
+id: 0-1
+event: queued
+data: {"job_id":"01m8…","provider":"scripted","model":"demo","created_at":"2026-11-22T10:00:00.000Z"}
+
+id: 602505-2
+event: start
+data: {"attempt":1,"provider":"scripted","model":"demo","queue_ms":2,"at_ms":2}
+
+id: 602505-4
+event: token
+data: {"text":"Below the ","at_ms":3,"n":2}
+
+id: 602505-5
+event: done
+data: {"finish_reason":"stop","usage":{"input_tokens":1,"output_tokens":2},"tokens":2,"attempt":1,"timings":{…}}
+
+"""
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="The events of a job",
+    response_class=Response,
+    responses={
+        200: {"description": "The events after the cursor", "content": {"text/event-stream": {"example": _EXAMPLE}}},
+        204: {"description": "The cursor is the terminal event: nothing follows"},
+        **documented("invalid_cursor", "invalid_dialect", "unauthorized", "not_found", "gone"),
+    },
+)
+async def events(
+    request: Request,
+    job: JobDep,
+    node: NodeDep,
+    last_event_id: Annotated[
+        str | None, Query(description="cursor; the Last-Event-ID header wins; `$`: only what comes")
+    ] = None,
+    dialect_name: Annotated[str, Query(alias="dialect", description="native, chat, chat-meta, langchain")] = "native",
+    exact: Annotated[bool, Query(description="the entries as they were appended, none joined")] = False,
+) -> Response:
+    """Replays what follows the cursor, then tails the log until the terminal event."""
+    start = start_of(request, last_event_id)
+    writer = dialect(dialect_name, exact=exact)
+    try:
+        record = await node.store.show(job)
+    except StorageError:
+        raise CloseWithoutAnswerError from None
+    return await stream(node, record, start, writer)

@@ -1,0 +1,135 @@
+"""/jobs: create, show, list, cancel, delete."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api.auth import Tenant
+from api.dialects import dialect
+from api.intake import check_key, take_in
+from api.problems import documented
+from api.reader import Start
+from api.routes.common import JobDep, NodeDep, stream
+from api.schemas import JobIn, JobList, JobOut
+from api.views import whole_view
+from shared.errors import TailraceError
+from shared.jobs import JobKey, Status, is_job_id
+
+router = APIRouter(tags=["jobs"])
+
+_SSE = {"text/event-stream": {"schema": {"type": "string"}, "example": "id: 0-1\nevent: queued\ndata: {…}\n\n"}}
+LIST_PAGES = 8
+"""How many pages of the index a list with a status filter looks at before it hands the rest to the next call."""
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=JobOut,
+    summary="Ask for a generation",
+    responses={
+        200: {"description": "A replay of an Idempotency-Key, or the events themselves", "content": _SSE},
+        **documented(
+            "invalid_request",
+            "invalid_json",
+            "unknown_provider",
+            "unsupported_param",
+            "unauthorized",
+            "idempotency_conflict",
+            "gone",
+            "payload_too_large",
+            "unsupported_media_type",
+            "queue_full",
+            "storage_unavailable",
+            "draining",
+        ),
+    },
+)
+async def create(
+    request: Request,
+    body: JobIn,
+    node: NodeDep,
+    tenant: Tenant,
+    idempotency_key: Annotated[str | None, Header(description="1–255 visible ASCII characters")] = None,
+) -> Response:
+    """Puts the generation on the queue; its log holds `queued` when this answers. With `Accept: text/event-stream` the
+    answer is the events themselves."""
+    asked = body.to_request(node.settings.max_job_ttl_s)
+    record, replayed = await take_in(node, tenant, asked, check_key(idempotency_key))
+    if "text/event-stream" in request.headers.get("accept", ""):
+        response = await stream(node, record, Start(), dialect("native"))
+        if response.status_code == 200:
+            response.headers.update({"Idempotent-Replayed": "true"} if replayed else {})
+            return response
+    headers = {"Location": f"/jobs/{record.key.id}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return JSONResponse(await whole_view(node, record), 200 if replayed else 202, headers)
+
+
+@router.get(
+    "/jobs", response_model=JobList, summary="The caller's jobs, newest first", responses=documented("unauthorized")
+)
+async def list_jobs(
+    node: NodeDep,
+    tenant: Tenant,
+    status: Annotated[Status | None, Query(description="only jobs in this state")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(description="`next` of the page before")] = None,
+) -> Response:
+    """Without their texts. A page may be shorter than `limit`; go on until `next` is null."""
+    if after is not None and not is_job_id(after):
+        raise TailraceError("invalid_request", "after: send what `next` held.", field="after")
+    found: list[dict[str, Any]] = []
+    position, more = after, True
+    for _ in range(LIST_PAGES):
+        ids = await node.control.jobs_before(tenant, position, limit)
+        records = await node.store.show_many([JobKey(tenant, job_id) for job_id in ids])
+        for job_id, record in zip(ids, records, strict=True):
+            if len(found) == limit:
+                break
+            position = job_id
+            if record is not None and status in (None, record.status):
+                found.append(record.view())
+        more = len(ids) == limit or len(found) == limit
+        if len(found) == limit or not more:
+            break
+    return JSONResponse({"data": found, "next": position if more else None})
+
+
+@router.get(
+    "/jobs/{job_id}", response_model=JobOut, summary="A job", responses=documented("not_found", "gone", "unauthorized")
+)
+async def show(job: JobDep, node: NodeDep) -> Response:
+    """With its text so far and the cursor that the text ends at: `last_event_id`."""
+    return JSONResponse(await whole_view(node, await node.store.show(job)))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=JobOut,
+    summary="Cancel a job",
+    responses=documented("not_found", "gone", "unauthorized", "storage_unavailable"),
+)
+async def cancel(job: JobDep, node: NodeDep) -> Response:
+    """Answers when the terminal event is in the log; a finished job is returned as it is."""
+    await node.store.show(job)
+    if await node.store.cancel(job, "user"):
+        await node.control.close(job)
+    return JSONResponse(await whole_view(node, await node.store.show(job)))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    summary="Delete a job and its text",
+    responses=documented("not_found", "unauthorized", "storage_unavailable"),
+)
+async def delete(job: JobDep, node: NodeDep) -> Response:
+    """Cancels it if needed; hidden at once, erased two seconds later. Deleting twice is as good as once."""
+    await node.store.cancel(job, "deleted")
+    if not await node.store.delete(job):
+        raise TailraceError("internal")
+    await node.control.forget(job)
+    return Response(status_code=204)

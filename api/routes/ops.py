@@ -1,0 +1,64 @@
+"""What operators and browsers ask for: liveness, readiness, the console."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from api.problems import documented
+from api.routes.common import NodeDep
+from shared.errors import TailraceError
+from shared.telemetry import package_version
+
+router = APIRouter()
+
+_WEB = Path(__file__).parent.parent / "web"
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
+_FILES = frozenset(path.name for path in _WEB.iterdir() if path.suffix in _TYPES)
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?")
+async def healthz() -> dict[str, Any]:
+    """Says yes for as long as the process serves, whatever the store does."""
+    return {"status": "ok", "version": package_version()}
+
+
+@router.get(
+    "/readyz", tags=["operations"], summary="Can it take work?", responses=documented("storage_unavailable", "draining")
+)
+async def readyz(node: NodeDep) -> Response:
+    """Both stores answer, and the node is not draining."""
+    if node.leaving.done():
+        raise TailraceError("draining", retry_after_s=1)
+    await node.control.ping()
+    await node.store.ping()
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/", include_in_schema=False)
+async def console() -> Response:
+    """The console."""
+    return _file("index.html")
+
+
+@router.get("/console/{name}", include_in_schema=False)
+async def console_file(name: str) -> Response:
+    """One of the console's own files."""
+    if name not in _FILES:
+        raise TailraceError("no_such_route")
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    return FileResponse(_WEB / name, media_type=_TYPES[Path(name).suffix], headers=_PAGE_HEADERS)

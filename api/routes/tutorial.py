@@ -1,0 +1,73 @@
+"""The four endpoints that every streaming tutorial ends with, durable underneath."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api.auth import Tenant
+from api.dialects import dialect
+from api.intake import take_in
+from api.node import Node
+from api.problems import documented
+from api.reader import Start
+from api.routes.common import NodeDep, stream
+from api.schemas import AnthropicIn, ChatIn, MessageOnlyIn
+from shared.jobs import JobRequest, Message
+
+router = APIRouter(tags=["chat"])
+
+
+def _documented(example: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {"description": "The answer", "content": {"text/event-stream": {"example": example}}},
+        **documented("invalid_request", "unauthorized", "queue_full", "storage_unavailable"),
+    }
+
+
+_CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
+
+
+async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str) -> Response:
+    record, _ = await take_in(node, tenant, request, None)
+    return await stream(node, record, Start(), dialect(dialect_name))
+
+
+@router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)
+async def chat(body: ChatIn, node: NodeDep, tenant: Tenant) -> Response:
+    """Come back with `GET /jobs/{id}/events?dialect=chat` and the last `id:`; the id is in `Location`."""
+    request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)], system=body.system_prompt)
+    return await _answer(node, tenant, request, "chat")
+
+
+@router.post(
+    "/chat/stream-meta",
+    summary="Chat by OpenAI, with events",
+    response_class=Response,
+    responses=_documented('data: {"event": "start", "model": "gpt-4o-mini"}\n\n'),
+)
+async def chat_meta(body: MessageOnlyIn, node: NodeDep, tenant: Tenant) -> Response:
+    """As /chat/stream, with a start, a count of tokens and a latency. Dialect `chat-meta`."""
+    request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)])
+    return await _answer(node, tenant, request, "chat-meta")
+
+
+@router.post("/anthropic/stream", summary="Chat by Anthropic", response_class=Response, responses=_CHAT)
+async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant) -> Response:
+    """As /chat/stream."""
+    request = JobRequest(
+        "anthropic", node.settings.anthropic_model, [Message("user", body.message)], system=body.system
+    )
+    return await _answer(node, tenant, request, "chat")
+
+
+@router.post(
+    "/langchain/stream",
+    summary="Chat by LangChain",
+    response_class=Response,
+    responses=_documented('data: {"token": "Hello"}\n\n'),
+)
+async def langchain(body: MessageOnlyIn, node: NodeDep, tenant: Tenant) -> Response:
+    """Dialect `langchain`."""
+    request = JobRequest("langchain", node.settings.langchain_model, [Message("user", body.message)])
+    return await _answer(node, tenant, request, "langchain")

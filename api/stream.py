@@ -1,0 +1,105 @@
+"""The response that carries a job's events: one reader, one dialect, one connection.
+
+It ends cleanly only after the terminal event, or when a native reader is sent to another node. In every other case the
+connection is aborted, for a clean end would look like a finished answer.
+"""
+
+import asyncio
+import logging
+import random
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api import sse
+from api.connection import abort
+from api.dialects import Dialect
+from api.node import Node
+from api.reader import Lost, Reader, Run, Start
+from shared.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+class EventStream(Response):
+    """Streams a job. `headers`: what comes beside those of SSE (Location, job id)."""
+
+    def __init__(self, node: Node, reader: Reader, start: Start, dialect: Dialect, headers: dict[str, str]) -> None:
+        super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
+        del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
+        self._node = node
+        self._reader = reader
+        self._start = start
+        self._dialect = dialect
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the response until its end, the client's, or the node's, whichever comes first."""
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(self._write(send))
+            watching = group.create_task(_until_disconnect(receive))
+            await _first(writing, watching, self._node.leaving)
+            if self._node.leaving.done():
+                # Readers leave one after the other, or they would all come back in the same moment.
+                spread_s = random.uniform(0, self._node.settings.drain_spread_s)
+                await _first(writing, watching, timeout_s=spread_s)
+            whole = writing.done() and writing.result()
+            gone = watching.done()
+            writing.cancel()
+            watching.cancel()
+        if whole:
+            await self._send(send, b"", more=False)
+        elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
+            await self._send(send, sse.retry(random.randint(200, 2000)), more=False)
+        elif not gone:
+            await abort(scope, receive)
+
+    async def _write(self, send: Send) -> bool:
+        """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""
+        heartbeat_s = self._node.settings.heartbeat_s
+        try:
+            async with aclosing(self._reader.follow(self._start, heartbeat_s)) as steps:
+                async for step in steps:
+                    if not self._begun:
+                        await self._begin(send)
+                    await self._send(send, self._bytes(step))
+                    if self._dialect.finished:
+                        return True
+        except StorageError as error:
+            log.warning("a reader is cut: %s", error.code)
+            return False
+        except TimeoutError:
+            log.info("a reader is cut: it took nothing for %.0f s", self._node.settings.write_timeout_s)
+            return False
+        return True
+
+    async def _begin(self, send: Send) -> None:
+        self._begun = True
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await self._send(send, sse.hello(self._node.settings.reconnect_ms))
+
+    def _bytes(self, step: Run | Lost | None) -> bytes:
+        if step is None:
+            return sse.HEARTBEAT
+        if isinstance(step, Lost):
+            return self._dialect.lost(step.event)
+        if not step.entries:
+            return b""
+        if step.tail is not None and self._dialect.shared is not None:
+            return step.tail.frame(self._dialect.shared, step.entries, self._dialect.write)
+        return self._dialect.write(step.entries)
+
+    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        if body or not more:
+            async with asyncio.timeout(self._node.settings.write_timeout_s):
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _first(*futures: asyncio.Future[None] | asyncio.Task[bool], timeout_s: float | None = None) -> None:
+    await asyncio.wait(set(futures), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

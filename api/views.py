@@ -1,0 +1,21 @@
+"""A job as JSON: the record, and what only its log knows."""
+
+from typing import Any
+
+from api.node import Node
+from shared.jobs import JobRecord
+from shared.transcript import fold
+
+
+async def whole_view(node: Node, record: JobRecord) -> dict[str, Any]:
+    """The job with its text so far and the cursor that this text ends at."""
+    entries = await node.log.read_all(record.key)
+    transcript = fold(entry.event for entry in entries)
+    view = record.view()
+    view["text"] = transcript.text
+    if transcript.reasoning:
+        view["reasoning"] = transcript.reasoning
+    if transcript.tool_calls:
+        view["tool_calls"] = transcript.tool_calls
+    view["last_event_id"] = str(entries[-1].id) if entries else None
+    return view
