@@ -21,7 +21,7 @@ from api.app import create_app, guarded
 from api.auth import refuse_unsafe_binding
 from api.connection import ABORT
 from shared.settings import Settings
-from shared.telemetry import log_start, set_up_logging
+from shared.telemetry import log_start, say_ready, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, then say so."""
+        await super().startup(sockets)
+        say_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain: no new connections, readers leave one after the other, then the rest of uvicorn's shutdown."""
@@ -88,14 +93,15 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run_api(settings: Settings) -> None:
-    """Run an API node until SIGTERM or SIGINT and the drain after it.
+def run_api(settings: Settings, fd: int | None = None) -> None:
+    """Run an API node until SIGTERM or SIGINT and the drain after it. `fd`: a listening socket that is open already.
 
     Raises TailraceError where it would listen beyond loopback without keys, OSError where it cannot listen.
     """
     set_up_logging(settings.log_level)
-    refuse_unsafe_binding(settings)
-    sock = listening_socket(settings.host, settings.port)
+    if fd is None:
+        refuse_unsafe_binding(settings)
+    sock = listening_socket(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     app = create_app(settings)
     config = uvicorn.Config(
         guarded(app, settings),

@@ -1,0 +1,121 @@
+"""`tailrace up`, `api` and `worker`: the commands that start processes. Options mirror settings; options win."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from shared.errors import TailraceError
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+EXIT_USAGE = 2
+EXIT_FAILED = 1
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback only with TAILRACE_API_KEYS.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
+RedisUrl = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of Valkey or Redis 7+.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
+Slots = Annotated[int | None, typer.Option(help="Generations at once in one worker.")]
+
+
+def settings_with(**options: Any) -> "Settings":
+    """The environment's settings with the command's options over them; a usage error names what is wrong."""
+    from pydantic import ValidationError
+
+    from shared.settings import Settings
+
+    for name, value in options.items():
+        if value is not None:
+            os.environ[f"TAILRACE_{name.upper()}"] = str(value)
+    try:
+        settings = Settings()
+        settings.tenants_by_key  # noqa: B018 - read for its check
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "TAILRACE_" + "_".join(map(str, first["loc"])).upper()
+        raise typer.BadParameter(f"{name}: {first['msg']}") from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return settings
+
+
+def up(
+    host: Host = None,
+    port: Port = None,
+    api: Annotated[int, typer.Option(min=1, max=32, help="API nodes; they share the port.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    slots: Slots = None,
+    redis_url: RedisUrl = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey keeps its data.")] = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run a whole Tailrace on this machine until Ctrl-C.
+
+    Without --redis-url (or TAILRACE_REDIS_URL) it starts the Valkey that comes with the package, with its append-only
+    file under the data directory and a socket that only you can open.
+
+    Examples:
+
+      tailrace up
+
+      tailrace up --port 9000 --api 2 --workers 4 --data-dir /var/lib/tailrace
+
+      tailrace up --redis-url redis://10.0.0.5:6379/0
+    """
+    from cli.up import ChildFailedError, Plan, Up
+
+    level = log_level or os.environ.get("TAILRACE_LOG_LEVEL", "warning")
+    settings = settings_with(host=host, port=port, slots=slots, data_dir=data_dir, log_level=level)
+    plan = Plan(settings, api, workers, redis_url or os.environ.get("TAILRACE_REDIS_URL", ""))
+    try:
+        asyncio.run(Up(plan).run())
+    except TailraceError as error:
+        _fail(error.message)
+    except ChildFailedError as error:
+        _fail(str(error))
+
+
+def api(
+    host: Host = None,
+    port: Port = None,
+    redis_url: RedisUrl = None,
+    log_level: LogLevel = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that the supervisor opened.")] = None,
+) -> None:
+    """Run one API node until SIGTERM.
+
+    Examples:
+
+      tailrace api --port 8080 --redis-url redis://valkey:6379/0
+
+      TAILRACE_API_KEYS=acme:s3cret tailrace api --host 0.0.0.0
+    """
+    from api.server import run_api
+
+    settings = settings_with(host=host, port=port, redis_url=redis_url, log_level=log_level)
+    try:
+        run_api(settings, fd=fd)
+    except TailraceError as error:
+        _fail(error.message)
+    except OSError as error:
+        _fail(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --port.")
+
+
+def worker(redis_url: RedisUrl = None, slots: Slots = None, log_level: LogLevel = None) -> None:
+    """Run one worker until SIGTERM; what runs then is handed over to another.
+
+    Examples:
+
+      tailrace worker --redis-url redis://valkey:6379/0 --slots 200
+    """
+    from worker.main import run_worker
+
+    run_worker(settings_with(redis_url=redis_url, slots=slots, log_level=log_level))
+
+
+def _fail(message: str) -> None:
+    typer.secho(message, err=True, fg="red")
+    raise typer.Exit(EXIT_FAILED)

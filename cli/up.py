@@ -1,0 +1,171 @@
+"""`tailrace up`: a whole Tailrace on one machine: embedded Valkey, API nodes and workers as supervised processes."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import redis
+
+from api.auth import refuse_unsafe_binding
+from api.server import listening_socket
+from cli.processes import Child, ChildFailedError
+from cli.valkey import embedded_valkey
+from shared.errors import TailraceError
+from shared.settings import Settings
+
+_START_GUARD_S = 60.0
+_VALKEY_STOP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start. `redis_url` empty: the embedded Valkey, with its data in `data_dir`."""
+
+    settings: Settings
+    api: int
+    workers: int
+    redis_url: str
+
+
+class Up:
+    """The supervisor. `say` prints a line for the user."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._stopping = asyncio.Event()
+        self._children: list[Child] = []
+
+    def say(self, line: str) -> None:
+        """Print a line at once."""
+        print(line, flush=True)  # noqa: T201 - this is the command's output
+
+    async def run(self) -> None:
+        """Start everything, say `ready`, restart what crashes, and stop everything on SIGINT or SIGTERM.
+
+        TailraceError where it may not or cannot start, ChildFailedError where a child does not become ready.
+        """
+        settings = self._plan.settings
+        refuse_unsafe_binding(settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(_bound(settings))
+            store = None if self._plan.redis_url else stack.enter_context(_locked(settings.data_dir))
+            try:
+                await self._start(sock, embedded=store is not None)
+            finally:
+                await self._stop()
+
+    async def _start(self, sock: socket.socket, *, embedded: bool) -> None:
+        env = {**os.environ, "TAILRACE_REDIS_URL": self._plan.redis_url}
+        url = f"http://{_host_in_url(self._plan.settings.host)}:{sock.getsockname()[1]}"
+        if embedded:
+            valkey = embedded_valkey(self._plan.settings.data_dir)
+            env["TAILRACE_REDIS_URL"] = valkey.url
+            child = Child("valkey", valkey.argv, dict(os.environ), _VALKEY_STOP_S, probe=lambda: _answers(valkey.url))
+            self._children.append(child)
+            await child.start(_START_GUARD_S)
+        fronts = [
+            self._child(f"api-{n + 1}", ["api", "--fd", str(sock.fileno())], env, sock) for n in range(self._plan.api)
+        ]
+        workers = [self._child(f"worker-{n + 1}", ["worker"], env) for n in range(self._plan.workers)]
+        self._children += fronts + workers
+        await self._start_all(fronts + workers)
+        if not self._stopping.is_set():
+            self.say(
+                f"ready: {url}  ({self._plan.api} API, {self._plan.workers} workers, "
+                f"{'Valkey in ' + str(self._plan.settings.data_dir) if embedded else 'your Redis'}; Ctrl-C stops all)"
+            )
+        async with asyncio.TaskGroup() as group:
+            watching = [group.create_task(child.watch(self.say, _START_GUARD_S)) for child in self._children]
+            await self._stopping.wait()
+            for task in watching:
+                task.cancel()
+
+    async def _start_all(self, children: list[Child]) -> None:
+        """Start all at once; ChildFailedError for the first that fails. Returns early when the user has had enough."""
+        starting = asyncio.gather(*(child.start(_START_GUARD_S) for child in children))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            both: set[asyncio.Future[Any]] = {starting, stopping}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+        finally:
+            stopping.cancel()
+            starting.cancel()
+
+    def _child(self, name: str, command: list[str], env: dict[str, str], sock: socket.socket | None = None) -> Child:
+        settings = self._plan.settings
+        return Child(
+            name,
+            # -P: a folder called `api` or `shared` where the user stands must not shadow ours.
+            [sys.executable, "-P", "-m", "cli.main", *command],
+            env,
+            max(settings.drain_s, settings.worker_drain_s) + 7.0,
+            inherit=(sock.fileno(),) if sock is not None else (),
+        )
+
+    async def _stop(self) -> None:
+        """API nodes and workers first, together; the store when nobody needs it any more."""
+        stores = [child for child in self._children if child.name == "valkey"]
+        others = [child for child in self._children if child.name != "valkey"]
+        if others:
+            self.say("stopping …")
+        await asyncio.gather(*(child.stop() for child in others))
+        await asyncio.gather(*(child.stop() for child in stores))
+
+
+@contextlib.contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    """The socket that all API nodes share: while one is restarted, the others accept."""
+    try:
+        sock = listening_socket(settings.host, settings.port)
+    except OSError as error:
+        raise TailraceError(
+            "internal", f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --port."
+        ) from None
+    with sock:
+        yield sock
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[IO[str]]:
+    """Two servers on one append-only file would ruin it."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TailraceError(
+                "internal", f"Another `tailrace up` uses {data_dir}. Stop it, or choose another --data-dir."
+            ) from None
+        yield lock
+
+
+def _answers(url: str) -> bool:
+    client = redis.Redis.from_url(url, socket_timeout=1.0)
+    try:
+        return bool(client.ping())
+    except redis.exceptions.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def _host_in_url(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - a comparison; binding there needs a key
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+__all__ = ["ChildFailedError", "Plan", "Up"]
