@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import typer
 
+from cli.demo import demo
 from cli.exits import EXIT_CODES_HELP
 from cli.jobs import cancel, jobs, show
 from cli.serve import api, up, worker
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Server": (up, api, worker),
+    "Server": (up, api, worker, demo),
     "Jobs": (submit, tail, show, jobs, cancel),
 }
 for panel, commands in _PANELS.items():

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from shared.errors import TailraceError
 
 if TYPE_CHECKING:
+    from cli.up import Plan, Up
     from shared.settings import Settings
 
 EXIT_USAGE = 2
@@ -71,11 +73,15 @@ def up(
     settings = settings_with(host=host, port=port, slots=slots, data_dir=data_dir, log_level=level)
     plan = Plan(settings, api, workers, redis_url or os.environ.get("TAILRACE_REDIS_URL", ""))
     try:
-        asyncio.run(Up(plan).run())
+        asyncio.run(_run(Up, plan))
     except TailraceError as error:
         _fail(error.message)
     except ChildFailedError as error:
         _fail(str(error))
+
+
+async def _run(kind: "type[Up]", plan: "Plan") -> None:
+    await kind(plan).run()
 
 
 def api(

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,16 +36,19 @@ class Plan:
 
 
 class Up:
-    """The supervisor. `say` prints a line for the user."""
+    """The supervisor. `say` shows a line to the user; `ready` becomes the URL once everything serves."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:  # noqa: T201
         self._plan = plan
+        self._say = say
         self._stopping = asyncio.Event()
         self._children: list[Child] = []
+        self.store_url = plan.redis_url
+        self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def say(self, line: str) -> None:
-        """Print a line at once."""
-        print(line, flush=True)  # noqa: T201 - this is the command's output
+    def stop(self) -> None:
+        """End `run`, all children first."""
+        self._stopping.set()
 
     async def run(self) -> None:
         """Start everything, say `ready`, restart what crashes, and stop everything on SIGINT or SIGTERM.
@@ -56,7 +59,7 @@ class Up:
         refuse_unsafe_binding(settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self.stop)
         with contextlib.ExitStack() as stack:
             sock = stack.enter_context(_bound(settings))
             store = None if self._plan.redis_url else stack.enter_context(_locked(settings.data_dir))
@@ -70,7 +73,7 @@ class Up:
         url = f"http://{_host_in_url(self._plan.settings.host)}:{sock.getsockname()[1]}"
         if embedded:
             valkey = embedded_valkey(self._plan.settings.data_dir)
-            env["TAILRACE_REDIS_URL"] = valkey.url
+            env["TAILRACE_REDIS_URL"] = self.store_url = valkey.url
             child = Child("valkey", valkey.argv, dict(os.environ), _VALKEY_STOP_S, probe=lambda: _answers(valkey.url))
             self._children.append(child)
             await child.start(_START_GUARD_S)
@@ -81,12 +84,13 @@ class Up:
         self._children += fronts + workers
         await self._start_all(fronts + workers)
         if not self._stopping.is_set():
-            self.say(
+            self.ready.set_result(url)
+            self._say(
                 f"ready: {url}  ({self._plan.api} API, {self._plan.workers} workers, "
                 f"{'Valkey in ' + str(self._plan.settings.data_dir) if embedded else 'your Redis'}; Ctrl-C stops all)"
             )
         async with asyncio.TaskGroup() as group:
-            watching = [group.create_task(child.watch(self.say, _START_GUARD_S)) for child in self._children]
+            watching = [group.create_task(child.watch(self._say, _START_GUARD_S)) for child in self._children]
             await self._stopping.wait()
             for task in watching:
                 task.cancel()
@@ -120,7 +124,7 @@ class Up:
         stores = [child for child in self._children if child.name == "valkey"]
         others = [child for child in self._children if child.name != "valkey"]
         if others:
-            self.say("stopping …")
+            self._say("stopping …")
         await asyncio.gather(*(child.stop() for child in others))
         await asyncio.gather(*(child.stop() for child in stores))
 

@@ -50,7 +50,8 @@ def embedded_valkey(data_dir: Path, *, max_memory_mb: int = 1024) -> EmbeddedVal
         "maxmemory": f"{max_memory_mb}mb",
         # An evicted key is a lost job: refuse new work instead.
         "maxmemory-policy": "noeviction",
-        "loglevel": "warning",
+        "loglevel": "notice",
+        "logfile": str(data_dir.resolve() / "valkey.log"),
         "daemonize": "no",
     }
     argv = [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]

@@ -7,7 +7,6 @@ still ends its jobs at their deadlines. What is to be done with one job is decid
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
 from enum import Enum
 
 from shared.errors import StorageError
@@ -18,8 +17,14 @@ from shared.storage.jobs import JobStore, Standing
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0
+TICK_S = 0.5
 PAGE = 500
+LEAD_MS = 2_000
+"""How long a leader leads without a word: a killed one is followed within this and a tick."""
+WATCHED_MS = 4_000
+"""For how long a sweep vouches for the stores. Less than a lease: owners have had the chance to renew."""
+LOOK_AGAIN_S = 1.0
+"""A job without a lease is looked at again after so long; one with a lease when that could have lapsed."""
 OFFER_AFTER_MS = 1_000
 """A queued job without an offer is offered again once it is so old: its POST may still be about to offer it."""
 HALF_MADE_MS = 60_000
@@ -47,17 +52,11 @@ def judge(standing: Standing | None, *, indexed_ms: int, now_ms: int, leases_can
         return Todo.DEADLINE
     if standing.status is Status.QUEUED:
         return Todo.OFFER if now_ms - indexed_ms > OFFER_AFTER_MS else Todo.NOTHING
-    if standing.leased or not leases_can_be_trusted:
+    if standing.lease_ms or not leases_can_be_trusted:
         return Todo.NOTHING
     if standing.crashes + 1 >= MAX_CRASHES:
         return Todo.POISONED
     return Todo.EXHAUSTED if standing.attempt >= MAX_ATTEMPTS else Todo.OFFER
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    job: JobKey
-    indexed_ms: int
 
 
 class Reaper:
@@ -69,48 +68,60 @@ class Reaper:
         self._queue = queue
         self._owner = owner
         self._lease_s = lease_s
-        # Just started, we do not know whether the store was away a moment ago and all leases have lapsed in its sleep.
-        self._trust_from_s = self._last_s = asyncio.get_running_loop().time()
-        self._distrust()
+        self._now_s = asyncio.get_running_loop().time
+        self._trust_from_s = 0.0
+        self._due_s: dict[JobKey, float] = {}
+        """When a job need be looked at next; what is not in it, at once."""
 
     def _distrust(self) -> None:
-        self._trust_from_s = asyncio.get_running_loop().time() + self._lease_s
+        """The stores may have been away, and leases have lapsed in their sleep: owners must get time to renew."""
+        self._trust_from_s = self._now_s() + self._lease_s
 
     async def run(self) -> None:
-        """Sweep about once a second until cancelled."""
-        loop = asyncio.get_running_loop()
-        self._distrust()
+        """Sweep about twice a second until cancelled."""
+        last_s = self._now_s()
         while True:
             await asyncio.sleep(TICK_S * random.uniform(0.8, 1.2))
-            now_s = loop.time()
-            if now_s - self._last_s > 3 * TICK_S:
-                self._distrust()  # this process slept (SIGSTOP, a laptop's lid); so may the whole machine have
-            self._last_s = now_s
+            slept = self._now_s() - last_s > WATCHED_MS / 1000
             try:
-                if await self._control.lead(self._owner, round(3 * TICK_S * 1000)):
-                    await self.sweep(trusted=now_s >= self._trust_from_s)
+                if await self._control.lead(self._owner, LEAD_MS):
+                    # Not watched: all processes have just started, or the stores were away. Slept: this process was
+                    # (SIGSTOP, a laptop's lid), and the whole machine may have been.
+                    if not await self._control.watched(WATCHED_MS) or slept:
+                        self._distrust()
+                    await self.sweep(trusted=self._now_s() >= self._trust_from_s)
             except StorageError:
-                self._distrust()  # owners must get the chance to renew first
-            self._last_s = loop.time()
+                self._distrust()
+            last_s = self._now_s()
 
     async def sweep(self, *, trusted: bool) -> None:
-        """Look once at every open job."""
+        """Look at every open job that is due."""
+        seen: set[JobKey] = set()
         offset = 0
-        while True:
-            rows = [_Open(job, at) for job, at in await self._control.open_jobs(offset, PAGE)]
-            if not rows:
-                return
-            now_ms, standings = await self._store.standings([row.job for row in rows])
-            offers: list[tuple[JobKey, Standing]] = []
-            gone = 0
-            for row, standing in zip(rows, standings, strict=True):
-                todo = judge(standing, indexed_ms=row.indexed_ms, now_ms=now_ms, leases_can_be_trusted=trusted)
-                if todo is Todo.OFFER and standing is not None:
-                    offers.append((row.job, standing))
-                elif todo is not Todo.NOTHING:
-                    gone += await self._end(row.job, todo, standing)
-            await self._offer(offers)
+        while rows := await self._control.open_jobs(offset, PAGE):
+            seen.update(job for job, _ in rows)
+            now_s = self._now_s()
+            gone = await self._look_at([row for row in rows if self._due_s.get(row[0], 0.0) <= now_s], trusted)
             offset += len(rows) - gone
+        for job in self._due_s.keys() - seen:
+            del self._due_s[job]
+
+    async def _look_at(self, rows: list[tuple[JobKey, int]], trusted: bool) -> int:
+        """Do for each job what is to be done; how many left the index."""
+        if not rows:
+            return 0
+        now_ms, standings = await self._store.standings([job for job, _ in rows])
+        offers: list[tuple[JobKey, Standing]] = []
+        gone = 0
+        for (job, indexed_ms), standing in zip(rows, standings, strict=True):
+            todo = judge(standing, indexed_ms=indexed_ms, now_ms=now_ms, leases_can_be_trusted=trusted)
+            if todo is Todo.OFFER and standing is not None:
+                offers.append((job, standing))
+            elif todo is not Todo.NOTHING:
+                gone += await self._end(job, todo, standing)
+            self._due_s[job] = self._now_s() + _look_again_s(standing, now_ms)
+        await self._offer(offers)
+        return gone
 
     async def _end(self, job: JobKey, todo: Todo, standing: Standing | None) -> int:
         if todo is not Todo.CLOSE and standing is not None:
@@ -129,3 +140,9 @@ class Reaper:
             if not outstanding:
                 log.warning("job %s: offered again (%s, epoch %d)", job, standing.status, standing.epoch)
                 await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
+
+
+def _look_again_s(standing: Standing | None, now_ms: int) -> float:
+    if standing is None or not standing.lease_ms:
+        return LOOK_AGAIN_S if standing is None or standing.status is Status.QUEUED else 0.0
+    return min(standing.lease_ms, max(0, standing.deadline_ms - now_ms)) / 1000

@@ -7,6 +7,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+READY_FD = "TAILRACE_READY_FD"
+"""The variable by which a supervisor names the pipe that it wants to hear `ready` on."""
+
 _FORMAT = "%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"
 
 
@@ -43,3 +46,11 @@ def process_name(role: str) -> str:
 def log_start(log: logging.Logger, role: str) -> None:
     """Say which code runs, and from where: two versions of one system on one machine are a known trap."""
     log.info("%s %s from %s", role, package_version(), Path(__file__).parent.parent)
+
+
+def say_ready() -> None:
+    """Tell the supervisor that started this process, if one did, that it is ready."""
+    fd = os.environ.pop(READY_FD, "")
+    if fd.isdigit():
+        with os.fdopen(int(fd), "wb") as pipe:
+            pipe.write(b"1")

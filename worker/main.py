@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import uvloop
 from arq.connections import ArqRedis
 
+from shared.errors import StorageError
 from shared.queue import Queue, arq_pool
 from shared.recovery import Reaper
 from shared.settings import Settings
@@ -19,13 +20,13 @@ from shared.storage.jobs import JobStore
 from shared.storage.keys import job_of, worker_channel
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
-from shared.telemetry import log_start, process_name, set_up_logging
+from shared.telemetry import log_start, process_name, say_ready, set_up_logging
 from worker.claim import Claimer
 from worker.generate import Tools
 from worker.intake import Intake
 from worker.lease import LeaseKeeper
 from worker.providers.base import Provider
-from worker.providers.registry import build_providers
+from worker.providers.registry import build_providers, close_providers, warm_up
 from worker.pump import ProviderLookup
 from worker.runner import Runner
 
@@ -62,8 +63,7 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             connections = await self._connect(stack)
             providers = build_providers(self._settings) if self._providers is None else self._providers
-            for provider in providers.values():
-                stack.push_async_callback(provider.aclose)
+            stack.push_async_callback(close_providers, providers)
             async with asyncio.TaskGroup() as group:
                 await self._serve(connections, providers, group)
 
@@ -105,7 +105,10 @@ class Worker:
         feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
         loops = (batcher.run(), notices.run(), keeper.run(), reaper.run(), self._listen(notices, runner))
         serving = [group.create_task(loop) for loop in loops]
+        await self._store_answers(store, control)
         log.info("ready: %d slots", settings.slots)
+        say_ready()
+        serving.append(group.create_task(warm_up(providers)))
         await self._stopping.wait()
         log.info("draining for up to %.1f s", settings.worker_drain_s)
         for task in feeding:
@@ -113,6 +116,18 @@ class Worker:
         await runner.drain(settings.worker_drain_s)
         for task in serving:
             task.cancel()
+
+    async def _store_answers(self, store: JobStore, control: Control) -> None:
+        """Wait for the stores at the start: a worker that cannot work is not ready, and no reason to end."""
+        while not self._stopping.is_set():
+            try:
+                await store.ping()
+                await control.ping()
+            except StorageError as error:
+                log.warning("waiting for the store: %s", error.code)
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     async def _listen(self, notices: Notices, runner: Runner) -> None:
         """Hear of jobs that somebody else has ended. A lost notice costs no more than a lease renewal."""

@@ -91,6 +91,11 @@ class Control:
                 return False
             return bool(await self._redis.pexpire(keys.REAPER_LOCK, for_ms))
 
+    async def watched(self, for_ms: int) -> bool:
+        """Whether some reaper has seen the stores at work within its last `for_ms`; says so anew for this one."""
+        with storage_errors():
+            return await self._redis.set(keys.WATCHED, "1", px=for_ms, get=True) is not None
+
     async def ping(self) -> None:
         """Nothing, or StorageError."""
         with storage_errors():

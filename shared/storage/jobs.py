@@ -52,7 +52,8 @@ class Appended:
 class Standing:
     """What the reaper needs to know of an open job."""
 
-    leased: bool
+    lease_ms: int
+    """How long the lease lives on; 0 where nobody holds one."""
     status: Status
     epoch: int
     attempt: int
@@ -139,11 +140,11 @@ class JobStore:
             for job in jobs:
                 keys = job_keys(job)
                 pipe.hmget(keys.meta, _STANDING)
-                pipe.exists(keys.lease)
+                pipe.pttl(keys.lease)
             (seconds, micros), *rows = await pipe.execute()
         standings = [
-            None if meta[0] is None else Standing(bool(leased), Status(meta[0]), *map(int, meta[1:]))
-            for meta, leased in zip(rows[::2], rows[1::2], strict=True)
+            None if meta[0] is None else Standing(max(0, left_ms), Status(meta[0]), *map(int, meta[1:]))
+            for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)
         ]
         return seconds * 1000 + micros // 1000, standings
 

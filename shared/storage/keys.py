@@ -72,6 +72,9 @@ WAKE = "tailrace:wake"
 REAPER_LOCK = "tailrace:reaper"
 """Control, string: which process reaps right now. Ends within seconds."""
 
+WATCHED = "tailrace:watched"
+"""Control, string: a reaper has seen both stores at work a moment ago. Ends within seconds of the last sweep."""
+
 
 def jobs_of(tenant: str) -> str:
     """Control, sorted set of job ids, all of score 0 (ids sort by creation). Ends with the tenant's youngest job."""

@@ -29,15 +29,15 @@ class ValkeyProcess:
             self._embedded.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         until = time.monotonic() + STARTUP_GUARD_S
-        with contextlib.closing(self.client()) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except redis.exceptions.RedisError:
-                    if time.monotonic() > until or self._process.poll() is not None:
-                        raise
-                    time.sleep(0.01)
+        while not self._answers():
+            assert self._process.poll() is None, "the server ended at its start"
+            assert time.monotonic() < until, "the server did not answer"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with contextlib.closing(self.client()) as client, contextlib.suppress(redis.exceptions.RedisError):
+            return bool(client.ping())
+        return False
 
     def client(self) -> "redis.Redis":
         """A plain synchronous client."""

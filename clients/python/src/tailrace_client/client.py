@@ -10,8 +10,9 @@ import httpx2
 from tailrace_client.errors import GoneError, UnreachableError
 from tailrace_client.events import parse_cursor
 from tailrace_client.jobs import Job, JobPage, NewJob, Status
+from tailrace_client.line import Create
 from tailrace_client.patience import OnReconnect, Patience
-from tailrace_client.stream import Create, Stream
+from tailrace_client.stream import Stream
 from tailrace_client.transcript import Transcript
 from tailrace_client.wire import Wire
 

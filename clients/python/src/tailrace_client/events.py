@@ -35,7 +35,7 @@ START = EventId(0, 0)
 
 
 def parse_cursor(text: str | None) -> EventId | None:
-    """What `after=` means: an id, START for none (also ``""``, ``-1``, ``0``, ``0-0``), None for ``$`` (only what comes).
+    """What `after=` means: an event id; START for nothing, ``-1``, ``0`` and ``0-0``; None for ``$`` (only what comes).
 
     ValueError for anything else, so that a typing error does not cost a round trip.
     """
@@ -56,11 +56,9 @@ class Event:
     def of(cls, frame: Frame) -> Self:
         """Read a frame; ValueError where it is no event of the contract (data no object, id or `n` malformed)."""
         data = json.loads(frame.data)
-        if not isinstance(data, dict):
-            raise ValueError(f"the data of {frame.event!r} is not an object")
-        n = data.get("n", 1)
+        n = data.get("n", 1) if isinstance(data, dict) else None
         if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}")
+            raise ValueError(f"{frame.event!r} carries data that is no event's: {frame.data[:80]}")
         return cls(frame.event, data, EventId.parse(frame.id) if frame.id else None)
 
     @property

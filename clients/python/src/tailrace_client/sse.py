@@ -33,7 +33,9 @@ class Decoder:
         self._partial: list[bytes] = []
         self._after_cr = False
         self._first_line = True
-        self._reset_frame()
+        self._event = ""
+        self._data: list[str] = []
+        self._id: str | None = None
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that these bytes complete; often none.
@@ -68,7 +70,7 @@ class Decoder:
         self._size = 0
         if self._data:
             frames.append(Frame(self._event or "message", "\n".join(self._data), self._id))
-        self._reset_frame()
+        self._event, self._data, self._id = "", [], None
 
     def _take_field(self, line: bytes) -> None:
         name, _, raw = line.partition(b":")
@@ -87,8 +89,3 @@ class Decoder:
                 # those between two frames must not add up to a large one.
                 if not self._data:
                     self._size = 0
-
-    def _reset_frame(self) -> None:
-        self._event = ""
-        self._data: list[str] = []
-        self._id: str | None = None

@@ -51,9 +51,9 @@ class Transcript:
     def _add_to_tool_call(self, piece: dict[str, Any]) -> None:
         index = int(piece.get("index", 0))
         call = self._tools.setdefault(index, {"index": index, "id": "", "name": "", "arguments": ""})
-        call["id"] = call["id"] or piece.get("id", "")
-        call["name"] = call["name"] or piece.get("name", "")
-        call["arguments"] += piece.get("arguments", "")
+        call["id"] = call["id"] or piece.get("id") or ""
+        call["name"] = call["name"] or piece.get("name") or ""
+        call["arguments"] += piece.get("arguments") or ""
 
     def _reset(self, event: Event) -> None:
         keep = max(0, int(event.data.get("keep", 0)))

@@ -1,6 +1,6 @@
 """The proof that a reader lost nothing: which event may come next, and the count of what was not as it should be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from tailrace_client.events import Event, EventId
@@ -57,6 +57,10 @@ class Wholeness:
         self.counters.holes += 1
         self.counters.lost = max(0, event.id.seq - event.n - self.cursor.seq)
         return Verdict.HOLE
+
+    def counters_with(self, resumes: int) -> Counters:
+        """The counters as they stand, with the number of resumes, which only the line knows."""
+        return replace(self.counters, resumes=resumes)
 
     def _follows(self, event: Event, event_id: EventId) -> bool:
         cursor = self.cursor

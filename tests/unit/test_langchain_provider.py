@@ -1,0 +1,394 @@
+"""The `langchain` provider: real models against a local server, and chains and graphs of an installation's own."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from langchain.agents import create_agent
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from shared.events import Token
+from shared.jobs import Message
+from shared.settings import Settings
+from tests.support.provider_behaviour import Behaviour, ToolUse
+from tests.support.provider_calls import CALL, brisk_settings, call_it, failures, leave, said
+from tests.support.provider_frames import INPUT_TOKENS, SECRET
+from tests.support.provider_server import ProviderServer
+from worker.providers.langchain import LangChainProvider
+from worker.providers.pieces import CONTINUE
+
+VENDORS = ["openai", "anthropic"]
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
+    async with ProviderServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+async def provider(server: ProviderServer) -> AsyncIterator[LangChainProvider]:
+    async with aclosing(LangChainProvider(Settings(anthropic_max_tokens=77))) as provider:
+        yield provider
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], LangChainProvider]:
+    """Puts a chain into a module of the installation's own, named `mine` in the settings."""
+
+    def install(chain: Any) -> LangChainProvider:
+        monkeypatch.setitem(sys.modules, "installed_chains", SimpleNamespace(deep=SimpleNamespace(chain=chain)))
+        return LangChainProvider(Settings(chains={"mine": "installed_chains:deep.chain"}))
+
+    return install
+
+
+@pytest.fixture
+async def model(server: ProviderServer) -> AsyncIterator[Any]:
+    async with httpx2.AsyncClient() as pool:
+        yield init_chat_model("openai:in-a-chain", base_url=server.openai_url, api_key="k", max_retries=0,
+                              stream_usage=True, http_async_client=pool)  # fmt: skip
+
+
+# -- models
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_the_answer_is_the_models_text_then_its_usage_then_the_end(
+    provider: LangChainProvider, vendor: str
+) -> None:
+    outcome = await call_it(provider, model=f"{vendor}:test-model")
+    assert outcome.text == said()
+    assert outcome.usage == {"input_tokens": INPUT_TOKENS, "output_tokens": 24, "cache_read_input_tokens": 3}
+    assert outcome.finish == "stop"
+
+
+async def test_the_request_says_what_the_job_said(provider: LangChainProvider, server: ProviderServer) -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+    params = {"seed": 4, "stop": ["x"], "tools": [tool], "tool_choice": "auto"}
+    await call_it(
+        provider, model="openai:m", system="Be brief.", max_tokens=9, temperature=0.5, params=params
+    )  # fmt: skip
+    sent = (await server.received(1)).body
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "Where does the water go?"]
+    assert (sent["model"], sent["max_completion_tokens"], sent["temperature"]) == ("m", 9, 0.5)
+    assert (sent["seed"], sent["stop"], sent["tool_choice"]) == (4, ["x"], "auto")
+    assert sent["tools"][0]["function"]["name"] == "f"
+    assert sent["stream_options"] == {"include_usage": True}
+
+
+async def test_anthropic_gets_a_token_limit_and_sampling_under_the_version_that_knows_it(
+    provider: LangChainProvider, server: ProviderServer
+) -> None:
+    await call_it(provider, model="anthropic:m", temperature=0.5)
+    request = await server.received(1)
+    assert (request.body["max_tokens"], request.body["temperature"]) == (77, 0.5)
+    assert request.headers["anthropic-version"] == "2023-06-01"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_a_conversation_with_tools_goes_out_and_calls_come_in(
+    provider: LangChainProvider, server: ProviderServer, vendor: str
+) -> None:
+    tools = (ToolUse("a", "find", ('{"q":', '"é"}')), ToolUse("b", "open", ()))
+    server.script(Behaviour(pieces=("Well: ",), tools=tools))
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [*CALL.messages, Message("assistant", tool_calls=[call]), Message("tool", "7", tool_call_id="c")]
+    offered = {"type": "function", "function": {"name": "find", "description": "d", "parameters": {"type": "object"}}}
+    outcome = await call_it(provider, model=f"{vendor}:m", messages=messages, params={"tools": [offered]})
+    assert outcome.text == "Well: "
+    assert outcome.tool_calls == [
+        {"index": 0, "id": "a", "name": "find", "arguments": '{"q":"é"}'},
+        {"index": 1, "id": "b", "name": "open", "arguments": "{}"},
+    ]
+    assert outcome.finish == "tool_calls"
+    assert "7" in str((await server.received(1)).body["messages"][-1])
+
+
+async def test_anthropics_thinking_is_told_apart_from_text(provider: LangChainProvider, server: ProviderServer) -> None:
+    server.script(Behaviour(reasoning=("think ", "hard"), pieces=("Well.",)))
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    outcome = await call_it(provider, model="anthropic:m", max_tokens=2000, params={"thinking": thinking})
+    assert (outcome.reasoning, outcome.text) == ("think hard", "Well.")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_a_partial_answer_is_continued_where_it_broke_off(provider: LangChainProvider, vendor: str) -> None:
+    outcome = await call_it(provider, model=f"{vendor}:test-model", continue_text=said()[:30])
+    assert said()[:30] + outcome.text == said()
+
+
+# What LangChain does with a page instead of a stream: it finds no chunk in it.
+def _of_langchain(rows: list[Any]) -> list[Any]:
+    return [pytest.param(row.values[0], "provider_interrupted", id=row.id) if "page" in row.id else row for row in rows]
+
+
+ROWS = [
+    pytest.param(vendor, *row.values, id=f"{vendor}: {row.id}")
+    for vendor, gateway_timeout in (("openai", "provider_unavailable"), ("anthropic", "provider_timeout"))
+    for row in _of_langchain(failures(gateway_timeout=gateway_timeout))
+]
+
+
+@pytest.mark.parametrize(("vendor", "behaviour", "code"), ROWS)
+async def test_every_failure_of_the_vendor_underneath_gets_its_code(
+    server: ProviderServer, vendor: str, behaviour: Behaviour, code: str
+) -> None:
+    impatient = behaviour.fault in {"hang", "stall"}
+    server.script(behaviour)
+    async with aclosing(LangChainProvider(brisk_settings() if impatient else Settings())) as provider:
+        outcome = await call_it(provider, model=f"{vendor}:m")
+    assert outcome.code == code
+    assert len(server.requests) == 1
+    assert len([piece for piece in outcome.pieces if isinstance(piece, Token)]) == behaviour.after
+    assert outcome.error is not None
+    assert SECRET not in f"{outcome.error.message} {outcome.error.detail}"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("by", ["cancel", "close"])
+async def test_a_call_that_is_left_closes_the_connection(
+    server: ProviderServer, provider: LangChainProvider, vendor: str, by: str
+) -> None:
+    server.script(Behaviour("stall", 2))
+    assert not (await leave(provider, server, by=by, model=f"{vendor}:m")).answered
+
+
+@pytest.mark.parametrize("how", ["utf8", "surrogates"])
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_text_cut_anywhere_comes_out_whole(
+    server: ProviderServer, provider: LangChainProvider, vendor: str, how: str
+) -> None:
+    server.script(Behaviour(cut=how, tokens=40))
+    assert (await call_it(provider, model=f"{vendor}:test-model")).text == said(tokens=40)
+
+
+async def test_an_empty_answer_is_just_an_end(server: ProviderServer, provider: LangChainProvider) -> None:
+    server.script(Behaviour("empty"))
+    outcome = await call_it(provider, model="openai:m")
+    assert (outcome.text, outcome.finish) == ("", "stop")
+
+
+async def test_the_next_answer_comes_over_the_same_connection(
+    server: ProviderServer, provider: LangChainProvider
+) -> None:
+    await call_it(provider, model="openai:m")
+    await call_it(provider, model="openai:m")
+    assert (server.accepted, len(server.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("gpt-4o", "provider_rejected", "TAILRACE_CHAINS"),
+        ("openai:", "provider_rejected", "provider:model"),
+        ("nobody:m", "provider_not_configured", "nobody:m"),
+        ("mistralai:m", "provider_not_configured", "package"),
+    ],
+)
+async def test_a_model_that_cannot_be_made_is_named(
+    provider: LangChainProvider, name: str, code: str, words: str
+) -> None:
+    error = (await call_it(provider, model=name)).error
+    assert error is not None
+    assert error.code == code
+    assert words in error.message
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_without_a_key_the_error_names_the_variable(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    monkeypatch.delenv(f"{vendor.upper()}_API_KEY", raising=False)
+    monkeypatch.delenv(f"{vendor.upper()}_BASE_URL", raising=False)
+    error = (await call_it(LangChainProvider(Settings()), model=f"{vendor}:m")).error
+    assert error is not None
+    assert error.code == "provider_not_configured"
+    assert f"{vendor.upper()}_API_KEY" in error.message
+
+
+async def test_without_the_extra_the_error_names_it(
+    provider: LangChainProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
+    error = (await call_it(provider, model="openai:m")).error
+    assert error is not None
+    assert error.code == "provider_not_configured"
+    assert "`langchain` extra" in error.message
+
+
+# -- chains and graphs
+
+Install = Callable[[Any], LangChainProvider]
+
+
+async def test_a_chain_streams_its_models_tokens_and_its_usage(
+    server: ProviderServer, model: Any, install: Install
+) -> None:
+    chain = ChatPromptTemplate.from_template("Say it: {question}") | model | StrOutputParser()
+    server.script(Behaviour(pieces=("one ", "two")))
+    outcome = await call_it(install(chain), model="mine")
+    assert [piece.text for piece in outcome.pieces if isinstance(piece, Token)] == ["one ", "two"]
+    assert outcome.usage == {"input_tokens": INPUT_TOKENS, "output_tokens": 2, "cache_read_input_tokens": 3}
+    assert outcome.finish == "stop"
+    assert (await server.received(1)).body["messages"] == [
+        {"role": "user", "content": "Say it: Where does the water go?"}
+    ]
+
+
+async def test_an_agents_tool_calls_are_numbered_through_and_its_usage_is_summed(
+    server: ProviderServer, model: Any, install: Install
+) -> None:
+    def depth(place: str) -> str:
+        """How deep it is."""
+        return f"{place}: 3 m"
+
+    server.script(
+        Behaviour(tools=(ToolUse("a", "depth", ('{"place":', '"weir"}')),)),
+        Behaviour(tools=(ToolUse("b", "depth", ('{"place":"pond"}',)),)),
+        Behaviour(pieces=("It is ", "3 m.")),
+    )
+    outcome = await call_it(install(create_agent(model, [depth])), model="mine")
+    assert [(call["index"], call["id"], call["arguments"]) for call in outcome.tool_calls] == [
+        (0, "a", '{"place":"weir"}'),
+        (1, "b", '{"place":"pond"}'),
+    ]
+    assert outcome.text == "It is 3 m."
+    assert outcome.usage["input_tokens"] == 3 * INPUT_TOKENS
+    assert outcome.finish == "stop"
+    assert "weir: 3 m" in str((await server.received(2)).body["messages"])
+
+
+def _graph(node: Callable[..., Any], **options: Any) -> Any:
+    return StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").compile(**options)
+
+
+async def test_a_graph_with_a_checkpointer_starts_from_the_jobs_own_messages_every_time(install: Install) -> None:
+    seen: list[int] = []
+
+    async def node(state: MessagesState) -> Any:
+        seen.append(len(state["messages"]))
+        return {"messages": [await FakeListChatModel(responses=["flows"]).ainvoke(state["messages"])]}
+
+    provider = install(_graph(node, checkpointer=InMemorySaver()))
+    assert [(await call_it(provider, model="mine", system="Brief.")).text for _ in range(2)] == ["flows", "flows"]
+    assert seen == [2, 2]
+
+
+async def test_a_graph_that_calls_no_model_shows_its_last_message(install: Install) -> None:
+    provider = install(_graph(lambda _: {"messages": [AIMessage("Downhill.")]}))
+    outcome = await call_it(provider, model="mine")
+    assert (outcome.text, outcome.finish) == ("Downhill.", "stop")
+
+
+async def test_steps_tagged_nostream_are_not_shown(install: Install) -> None:
+    hidden = FakeListChatModel(responses=["rewritten"]).with_config(tags=["nostream"])
+    chain = hidden | StrOutputParser() | FakeListChatModel(responses=["shown"])
+    assert (await call_it(install(chain), model="mine")).text == "shown"
+
+
+async def test_a_chain_without_a_model_streams_its_own_text(install: Install) -> None:
+    async def words(_: AsyncIterator[Any]) -> AsyncIterator[str]:
+        for word in ("down ", "hill"):
+            yield word
+
+    outcome = await call_it(install(RunnableGenerator(words)), model="mine")
+    assert [piece.text for piece in outcome.pieces if isinstance(piece, Token)] == ["down ", "hill"]
+
+
+def _echo(kind: str) -> Runnable[Any, Any]:
+    def of_text(asked: str) -> str:
+        return f"text {asked}"
+
+    def of_messages(asked: list[Any]) -> str:
+        return " ".join(f"{message.type} {message.text}" for message in asked)
+
+    return RunnableLambda(of_text if kind == "text" else of_messages)
+
+
+async def test_a_chain_gets_what_its_schema_asks_for(install: Install) -> None:
+    assert (await call_it(install(_echo("text")), model="mine")).text == "text Where does the water go?"
+    messages = await call_it(install(_echo("messages")), model="mine", system="Brief.")
+    assert messages.text == "system Brief. human Where does the water go?"
+
+
+async def test_a_chain_that_takes_text_is_told_in_text_to_go_on(install: Install) -> None:
+    outcome = await call_it(install(_echo("text")), model="mine", continue_text="It goes")
+    assert outcome.text == f"text Where does the water go?\n\nIt goes\n\n{CONTINUE}"
+
+
+async def test_a_chain_with_several_inputs_is_refused(install: Install) -> None:
+    error = (await call_it(install(ChatPromptTemplate.from_template("{a} {b}")), model="mine")).error
+    assert error is not None
+    assert (error.code, "several inputs" in error.message) == ("provider_not_configured", True)
+
+
+@pytest.mark.parametrize("wish", [{"params": {"top_p": 1.0}}, {"temperature": 0.0}, {"max_tokens": 5}], ids=str)
+async def test_a_chains_own_settings_cannot_be_overruled(install: Install, wish: dict[str, Any]) -> None:
+    error = (await call_it(install(_echo("text")), model="mine", **wish)).error
+    assert error is not None
+    assert (error.code, "own settings" in error.message) == ("provider_rejected", True)
+
+
+async def test_a_chain_cannot_be_imported_by_a_wrong_name() -> None:
+    provider = LangChainProvider(Settings(chains={"mine": "no_such_module:chain"}))
+    error = (await call_it(provider, model="mine")).error
+    assert error is not None
+    assert (error.code, "TAILRACE_CHAINS" in error.message) == ("provider_not_configured", True)
+
+
+async def test_a_fault_in_a_chains_own_code_is_not_retried_and_its_words_stay_inside(install: Install) -> None:
+    def broken(_: str) -> str:
+        raise KeyError(SECRET)
+
+    error = (await call_it(install(RunnableLambda(broken)), model="mine")).error
+    assert error is not None
+    assert (error.code, error.retryable) == ("provider_rejected", False)
+    assert "test_langchain_provider.py" in error.detail
+    assert SECRET not in f"{error.message} {error.detail}"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        (Behaviour("429"), "provider_rate_limited"),
+        (Behaviour("drop", 3), "provider_interrupted"),
+        (Behaviour("end", 3), "provider_interrupted"),
+        (Behaviour("garbage", 3), "provider_protocol"),
+    ],
+    ids=str,
+)
+async def test_a_models_failure_inside_a_chain_keeps_its_code(
+    server: ProviderServer, model: Any, install: Install, behaviour: Behaviour, code: str
+) -> None:
+    server.script(behaviour)
+    assert (await call_it(install(model | StrOutputParser()), model="mine")).code == code
+
+
+@pytest.mark.parametrize("by", ["cancel", "close"])
+async def test_a_chain_that_is_left_closes_its_models_connection(
+    server: ProviderServer, model: Any, install: Install, by: str
+) -> None:
+    server.script(Behaviour("stall", 2))
+    assert not (await leave(install(model | StrOutputParser()), server, by=by, model="mine")).answered
+
+
+def test_nothing_is_traced_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LANGSMITH_TRACING", raising=False)
+    LangChainProvider(Settings())
+    assert os.environ["LANGSMITH_TRACING"] == "false"
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    LangChainProvider(Settings())
+    assert os.environ["LANGSMITH_TRACING"] == "true"

@@ -1,0 +1,191 @@
+"""The `openai` provider: chat completions of OpenAI and of every server that speaks its protocol."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+from shared.errors import ProviderError
+from shared.settings import Settings
+from worker.providers import failures, wire
+from worker.providers.base import Call, Finish, FinishReason, Piece, Usage
+from worker.providers.pieces import Pieces, conversation, count_tokens
+
+_OFFICIAL = "https://api.openai.com/v1"
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    # Not OpenAI's: DeepSeek and older vLLM say `reasoning_content`, vLLM and OpenRouter `reasoning`.
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Chunk)
+
+
+class _Answer:
+    """One answer as its chunks come in."""
+
+    def __init__(self, request_id: str | None) -> None:
+        self._pieces = Pieces()
+        self._request_id = request_id
+        self._reason: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._over = False
+
+    @property
+    def patience_s(self) -> float | None:
+        """After the finish reason the usage may still come; after `[DONE]` only the end of the response."""
+        if self._over:
+            return 0.1
+        return None if self._reason is None else 5.0
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """The pieces in one frame. ProviderError for an error frame, msgspec's and json's errors for garbage."""
+        if data == b"[DONE]":
+            self._over = True
+            return
+        chunk = wire.decode(data, _decoder)
+        if chunk.error:
+            raise failures.reported(chunk.error, request_id=self._request_id)
+        for choice in chunk.choices or ():
+            if choice.delta is not None and not choice.index:
+                yield from self._delta(choice.delta)
+            if choice.finish_reason and not choice.index:
+                self._reason = _REASONS.get(choice.finish_reason, "other")
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+
+    def finish(self) -> Iterator[Piece]:
+        """The pieces at the end. ProviderError(provider_interrupted) if no finish reason was seen."""
+        if self._reason is None:
+            raise ProviderError("provider_interrupted", detail="the stream ended without a finish_reason")
+        yield from self._pieces.rest()
+        if self._usage is not None:
+            yield self._usage
+        yield Finish(self._reason)
+
+    def _delta(self, delta: _Delta) -> Iterator[Piece]:
+        yield from self._pieces.reasoning(delta.reasoning_content or delta.reasoning)
+        yield from self._pieces.token(delta.content)
+        yield from self._pieces.token(delta.refusal)
+        for position, call in enumerate(delta.tool_calls or ()):
+            function = call.function or _Function()
+            key = position if call.index is None else call.index
+            yield from self._pieces.tool_call(key, call.id, function.name, function.arguments)
+
+
+def _usage(usage: _Usage) -> Usage:
+    inputs, outputs = usage.prompt_tokens_details or _Details(), usage.completion_tokens_details or _Details()
+    return count_tokens(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        cache_read=inputs.cached_tokens,
+        cache_write=inputs.cache_write_tokens,
+        reasoning=outputs.reasoning_tokens,
+    )
+
+
+class OpenAIProvider:
+    """Talks through the official SDK; one client, and so one connection pool, per process."""
+
+    name = "openai"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: AsyncOpenAI | None = None
+
+    def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
+        """The pieces of one answer; see Provider.stream."""
+        return wire.answer(lambda: self._request(call), _Answer)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    def _request(self, call: Call) -> AbstractAsyncContextManager[wire.Response]:
+        client = self._connect()
+        create: Any = client.chat.completions.with_streaming_response.create
+        request: AbstractAsyncContextManager[wire.Response] = create(
+            **_body(call, official=str(client.base_url).startswith(_OFFICIAL))
+        )
+        return request
+
+    def _connect(self) -> AsyncOpenAI:
+        if self._client is None:
+            key, base_url = wire.credentials("openai")
+            self._client = AsyncOpenAI(
+                api_key=key,
+                base_url=base_url or _OFFICIAL,
+                max_retries=0,
+                http_client=DefaultAsyncHttpxClient(timeout=wire.timeouts(self._settings), limits=wire.LIMITS),
+            )
+        return self._client
+
+
+def _body(call: Call, *, official: bool) -> dict[str, Any]:
+    messages = [msgspec.to_builtins(message) for message in conversation(call)]
+    if call.system is not None:
+        messages.insert(0, {"role": "system", "content": call.system})
+    body: dict[str, Any] = {
+        **call.params,
+        "model": call.model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if call.temperature is not None:
+        body["temperature"] = call.temperature
+    if call.max_tokens is not None:
+        # OpenAI's newer models refuse the old name; most other servers know no other.
+        body["max_completion_tokens" if official else "max_tokens"] = call.max_tokens
+    return body

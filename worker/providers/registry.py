@@ -1,0 +1,76 @@
+"""Which providers there are, and when each is loaded: at its first call, not before."""
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from shared.params import PROVIDERS
+from shared.settings import Settings
+from worker.providers.base import Call, Piece, Provider
+from worker.providers.scripted import ScriptedProvider
+
+_LATE = {
+    "openai": "OpenAIProvider",
+    "anthropic": "AnthropicProvider",
+    "langchain": "LangChainProvider",
+}
+_NEEDS = {"openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL"), "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")}
+
+
+class _Late:
+    """A provider that is imported at its first call, and in a thread.
+
+    A vendor's SDK takes up to two seconds to import: a worker that never calls it must not wait for it, and one that
+    is generating must go on renewing its leases meanwhile.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self._settings = settings
+        self._provider: Provider | None = None
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> Provider:
+        """Import and make the provider, once."""
+        async with self._loading:
+            if self._provider is None:
+                self._provider = await asyncio.to_thread(_make, self.name, self._settings)
+        return self._provider
+
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
+        """The pieces of one answer; see Provider.stream."""
+        provider = self._provider or await self.load()
+        async with aclosing(provider.stream(call)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def aclose(self) -> None:
+        """Close the provider if it was ever made."""
+        if self._provider is not None:
+            await self._provider.aclose()
+
+
+def build_providers(settings: Settings) -> dict[str, Provider]:
+    """All providers by name, in the order of PROVIDERS. Nothing is imported and nothing connected yet."""
+    return {name: _Late(name, settings) if name in _LATE else ScriptedProvider() for name in PROVIDERS}
+
+
+async def warm_up(providers: dict[str, Provider]) -> None:
+    """Load the providers that the environment has a key or a URL for, so that the first job does not wait for it."""
+    for name, variables in _NEEDS.items():
+        provider = providers.get(name)
+        if isinstance(provider, _Late) and any(os.environ.get(variable) for variable in variables):
+            await provider.load()
+
+
+async def close_providers(providers: dict[str, Provider]) -> None:
+    """Close them all."""
+    await asyncio.gather(*(provider.aclose() for provider in providers.values()))
+
+
+def _make(name: str, settings: Settings) -> Provider:
+    module = importlib.import_module(f"worker.providers.{name}")
+    provider: Provider = getattr(module, _LATE[name])(settings)
+    return provider

@@ -1,0 +1,162 @@
+"""The HTTP side that vendors have in common: time-outs, connection pool, and server-sent events out of a raw response.
+
+The SDKs connect, authenticate and sort status errors; their streams are not used, only their raw responses. An SDK
+builds a pydantic object for every chunk: measured with openai 3.54 (2 cores), 350 µs of CPU a token, against 40 µs for
+the frames of the same response where tokens come in bursts, and 150 µs where each comes alone.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Protocol, TypeVar
+
+import httpx2
+import msgspec
+
+from shared.errors import ProviderError
+from shared.settings import Settings
+from worker.providers import failures
+from worker.providers.base import Piece
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""Beyond this a frame is taken for garbage; real ones stay below 100 KB."""
+
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
+"""The worker's slots bound the connections; kept-alive ones spare the next job a TLS handshake."""
+
+T = TypeVar("T")
+
+
+def timeouts(settings: Settings) -> httpx2.Timeout:
+    """Time-outs in seconds that only catch what the caller's own, shorter ones missed."""
+    read_s = 2 * max(settings.first_token_timeout_s, settings.between_token_timeout_s)
+    return httpx2.Timeout(read_s, connect=min(10.0, read_s))
+
+
+def credentials(vendor: str) -> tuple[str, str]:
+    """`(key, base URL)` from `<VENDOR>_API_KEY` and `<VENDOR>_BASE_URL`; an empty URL stands for the vendor's own.
+
+    A local server, named by its URL, may want no key; the SDKs do, and get a placeholder. With neither set:
+    ProviderError(provider_not_configured).
+    """
+    prefix = vendor.upper()
+    key = os.environ.get(f"{prefix}_API_KEY", "").strip()
+    base_url = os.environ.get(f"{prefix}_BASE_URL", "").strip()
+    if not key and not base_url:
+        raise ProviderError("provider_not_configured", f"Set {prefix}_API_KEY in the workers' environment.")
+    return key or "none", base_url
+
+
+def decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """One frame's JSON. msgspec.DecodeError or json.JSONDecodeError for garbage."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Half a surrogate pair is no text to msgspec; the standard library lets it through, to be joined later.
+        return msgspec.convert(json.loads(data), decoder.type)
+
+
+class Decoder:
+    """Cuts bytes into frames and gives the `data:` of each; both vendors repeat the event's name in it.
+
+    Lines end in LF or CRLF; comments, `event:`, `id:` and `retry:` are skipped; so is a frame without an end.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The frames that this chunk completes. ProviderError(provider_protocol) for a line without an end."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_FRAME_BYTES:
+            raise ProviderError("provider_protocol", detail="a line without an end")
+        frames = []
+        for raw in lines:
+            line = raw.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                frames.append(b"\n".join(self._data))
+                self._data = []
+        return frames
+
+
+class Response(Protocol):
+    """What both SDKs' raw responses have."""
+
+    headers: httpx2.Headers
+    request_id: str | None
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """The body, decompressed."""
+
+
+class Reader(Protocol):
+    """Makes pieces out of frames: one per answer."""
+
+    @property
+    def patience_s(self) -> float | None:
+        """None while the answer is open; once it is whole, how long to wait for what may still come."""
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """The pieces in one frame. Any exception if it cannot be read, ProviderError if it reports an error."""
+
+    def finish(self) -> Iterator[Piece]:
+        """The pieces at the end of the body. ProviderError(provider_interrupted) if the end mark is missing."""
+
+
+async def answer(
+    request: Callable[[], AbstractAsyncContextManager[Response]], read: Callable[[str | None], Reader]
+) -> AsyncGenerator[Piece, None]:
+    """The pieces of one answer: opens the response, reads it to its end, closes it however this ends.
+
+    `read` makes the reader, given the vendor's request id. Raises ProviderError, whatever the SDK raised.
+    """
+    started = False
+    try:
+        async with request() as response:
+            started = True
+            _expect_events(response.headers)
+            reader = read(response.request_id)
+            async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
+                async for data in frames:
+                    for piece in reader.feed(data):
+                        yield piece
+            for piece in reader.finish():
+                yield piece
+    except Exception as error:
+        # `from None`: the vendor's own words may hold the prompt or a key.
+        raise failures.classify(error, started=started) from None
+
+
+async def _frames(chunks: AsyncIterator[bytes], reader: Reader) -> AsyncGenerator[bytes, None]:
+    """The data of each frame until the body ends.
+
+    Once the answer is whole, neither silence nor a broken connection can spoil it: reading on only serves to get the
+    usage, and to hand the connection back to the pool.
+    """
+    decoder = Decoder()
+    while True:
+        try:
+            async with asyncio.timeout(reader.patience_s):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except Exception:
+            if reader.patience_s is None:
+                raise
+            return
+        for data in decoder.feed(chunk):
+            yield data
+
+
+def _expect_events(headers: Mapping[str, str]) -> None:
+    """ProviderError(provider_protocol) if a 200 is no event stream but, say, a gateway's page."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type.endswith(("json", "html")):
+        raise ProviderError("provider_protocol", detail=f"content_type={media_type}")
