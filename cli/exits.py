@@ -60,6 +60,6 @@ def _sentence(error: "TailraceError") -> str:
 
 
 def _refusal(error: "ApiError") -> str:
-    field = f"{error.field}: " if error.field else ""
+    field = f"{error.field}: " if error.field and error.field not in error.message else ""
     again = f" Try again in {error.retry_after:g} s." if error.retry_after else ""
     return f"{field}{error.message} ({error.code}, HTTP {error.status}){again}"

@@ -105,8 +105,8 @@ def said(call: Call = CALL, tokens: int = 24) -> str:
 
 
 def brisk_settings(**changes: Any) -> Settings:
-    """Settings under which a silent server is given up at once."""
-    return Settings(first_token_timeout_s=0.05, between_token_timeout_s=0.05, **changes)
+    """Settings under which a silent server is given up soon, and a busy machine still is none."""
+    return Settings(first_token_timeout_s=0.2, between_token_timeout_s=0.2, **changes)
 
 
 def _row(situation: str, behaviour: Behaviour, code: str) -> Any:

@@ -201,7 +201,9 @@ async def test_a_cut_from_another_task_wakes_the_reader(node: FakeNode, tailrace
     assert stream.counters.resumes == 1
 
 
-async def test_a_cancelled_wait_loses_nothing(node: FakeNode, tailrace: AsyncTailrace) -> None:
+async def test_a_cancelled_wait_loses_nothing_and_the_next_one_goes_on_at_once(
+    node: FakeNode, tailrace: AsyncTailrace, waits: Waits
+) -> None:
     node.on(EVENTS, events(*ANSWER[:3], end=End.OPEN), rest(ANSWER))
     stream = tailrace.events("j1")
     received = [await anext(stream) for _ in range(3)]
@@ -212,9 +214,12 @@ async def test_a_cancelled_wait_loses_nothing(node: FakeNode, tailrace: AsyncTai
         await wait
     received += await everything(stream)
     assert ids(received) == IDS
+    assert waits.tries == []
 
 
-async def test_closing_from_another_task_ends_the_reading(node: FakeNode, tailrace: AsyncTailrace) -> None:
+async def test_closing_from_another_task_ends_the_reading(
+    node: FakeNode, tailrace: AsyncTailrace, waits: Waits
+) -> None:
     node.on(EVENTS, events(*ANSWER[:3], end=End.OPEN))
     stream = tailrace.events("j1")
     received = [await anext(stream) for _ in range(3)]
@@ -223,7 +228,7 @@ async def test_closing_from_another_task_ends_the_reading(node: FakeNode, tailra
     await stream.aclose()
     assert await reader == []
     assert ids(received) == IDS[:3]
-    assert node.times(EVENTS) == 1
+    assert (node.times(EVENTS), waits.tries) == (1, [])
 
 
 async def test_a_silent_dead_connection_is_noticed(node: FakeNode, waits: Waits) -> None:
@@ -466,12 +471,14 @@ async def test_the_job_id_is_learnt_from_the_first_event_where_no_header_names_i
     assert ids(await everything(stream)) == IDS[1:]
 
 
-async def test_a_job_that_was_made_but_not_streamed_is_streamed(node: FakeNode, tailrace: AsyncTailrace) -> None:
+async def test_a_job_that_was_made_but_not_streamed_is_streamed(
+    node: FakeNode, tailrace: AsyncTailrace, waits: Waits
+) -> None:
     node.on("POST /jobs", answer(a_job(), 202, Location="/jobs/j1"))
     node.on(EVENTS, rest(ANSWER))
     stream = tailrace.stream(provider="scripted", model="m", prompt="hi")
     assert ids(await everything(stream)) == IDS
-    assert stream.counters.resumes == 0
+    assert (stream.counters.resumes, waits.tries) == (0, [])
 
 
 async def test_a_queue_that_stays_full_is_said_after_a_few_tries(

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tailrace_client.errors import BrokenStreamError
 from tailrace_client.sse import Decoder, Frame
@@ -133,6 +133,7 @@ frames_sent = st.lists(
 between = st.lists(st.sampled_from(["", ": ka", "retry: 10", "unknown: x"]), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.data(), frames_sent, st.sampled_from(["\n", "\r", "\r\n"]))
 def test_any_frames_in_any_packets_come_out_the_same(data: st.DataObject, frames: list[Frame], line_break: str) -> None:
     written: list[str] = []

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models import FakeListChatModel, FakeMessagesListChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -306,6 +306,11 @@ async def test_a_chain_without_a_model_streams_its_own_text(install: Install) ->
 
     outcome = await call_it(install(RunnableGenerator(words)), model="mine")
     assert [piece.text for piece in outcome.pieces if isinstance(piece, Token)] == ["down ", "hill"]
+
+
+async def test_a_model_that_does_not_stream_is_shown_once(install: Install) -> None:
+    silent = FakeMessagesListChatModel(responses=[AIMessage("Downhill.")])
+    assert (await call_it(install(silent | StrOutputParser()), model="mine")).text == "Downhill."
 
 
 def _echo(kind: str) -> Runnable[Any, Any]:

@@ -164,11 +164,10 @@ async def test_without_a_key_the_error_names_the_variable(monkeypatch: pytest.Mo
     assert error.message == "Set OPENAI_API_KEY in the workers' environment."
 
 
-async def test_a_local_server_needs_no_key(
-    server: ProviderServer, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_local_server_needs_no_key(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert (await call_it(provider)).text == said()
+    async with aclosing(OpenAIProvider(Settings())) as provider:
+        assert (await call_it(provider)).text == said()
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour("hang"), Behaviour("stall"), Behaviour("stall", 2)], ids=str)
