@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -10,26 +12,28 @@ import pytest
 from tailrace_client import AsyncTailrace
 
 from tests.acceptance.conftest import ClusterFactory, quick
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, running_cluster
 from tests.support.provider_behaviour import answer
-from tests.support.provider_server import ProviderServer
 from tests.support.watch import GUARD_S, assert_whole, finish, read_tokens
 
-MODELS = {"openai": "gpt-x", "anthropic": "claude-x", "langchain": "openai:gpt-x"}
+MODELS = {"openai": "gpt-x", "anthropic": "claude-x", "langchain": "openai:gpt-y"}
 
 
-@pytest.fixture
-async def provider() -> AsyncIterator[ProviderServer]:
-    """A provider on loopback."""
-    async with ProviderServer() as server:
-        yield server
+@pytest.fixture(scope="module")
+def provider() -> Iterator[dict[str, str]]:
+    """A provider on loopback, as a process; its environment for the workers."""
+    command = [sys.executable, "-m", "tests.support.provider_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield {name: str(value) for name, value in json.loads(process.stdout.readline()).items()}
+        process.terminate()
 
 
-@pytest.fixture
-async def cluster(cluster_of: ClusterFactory, provider: ProviderServer) -> Cluster:
-    """A node and a worker that call it."""
-    env = {**provider.environment, "TAILRACE_RETRY_BASE_S": "0.01"}
-    return await asyncio.to_thread(cluster_of, env=env)
+@pytest.fixture(scope="module")
+def cluster(provider: dict[str, str]) -> Iterator[Cluster]:
+    """A node and a worker that call it, for all tests of this file."""
+    with running_cluster(env={**provider, "TAILRACE_RETRY_BASE_S": "0.01"}) as running:
+        yield running
 
 
 @pytest.fixture
@@ -100,16 +104,20 @@ async def test_a_stream_without_its_end_mark_is_never_done(tailrace: AsyncTailra
     assert terminal.data["code"] == "provider_interrupted"
 
 
-async def test_cancel_closes_the_connection_to_the_provider(tailrace: AsyncTailrace, provider: ProviderServer) -> None:
-    stream = tailrace.stream(provider="openai", model="gpt-x", prompt="tokens:1000 rate:20")
+async def test_cancel_closes_the_connection_to_the_provider(tailrace: AsyncTailrace, provider: dict[str, str]) -> None:
+    stream = tailrace.stream(provider="openai", model="gpt-cancelled", prompt="tokens:1000 rate:20")
     await read_tokens(stream, 3)
 
     cancelled = await tailrace.cancel(str(stream.job_id))
 
     assert cancelled.status == "cancelled"
-    request = await provider.received()
-    async with asyncio.timeout(GUARD_S):
-        await request.left.wait()
+
+    async with asyncio.timeout(GUARD_S), httpx2.AsyncClient() as http:
+        while not any(
+            seen["model"] == "gpt-cancelled" and seen["left"]
+            for seen in (await http.get(f"http://127.0.0.1:{provider['port']}/requests")).json()
+        ):
+            pass
 
 
 async def test_without_a_key_a_job_fails_and_names_the_variable(cluster_of: ClusterFactory) -> None:

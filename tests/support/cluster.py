@@ -104,7 +104,7 @@ class Cluster:
         self.apis: list[Process] = []
         self.workers: list[Process] = []
         self.urls: list[str] = []
-        self._env = {**_clean_environment(), "TAILRACE_REDIS_URL": self.valkey.url, **env}
+        self._env = {**clean_environment(), "TAILRACE_REDIS_URL": self.valkey.url, **env}
 
     @property
     def url(self) -> str:
@@ -173,7 +173,7 @@ def until(condition: "object", guard_s: float = GUARD_S) -> None:
         time.sleep(0.01)
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """This process's environment without settings and keys: a test must not depend on who runs it."""
     foreign = ("TAILRACE_", "OPENAI_", "ANTHROPIC_", "LANGSMITH_", "LANGCHAIN_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

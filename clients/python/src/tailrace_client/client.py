@@ -97,7 +97,7 @@ class AsyncTailrace:
         return _read(response, Job.of)
 
     async def delete(self, job_id: str) -> None:
-        """Cancel the job if needed and erase it. GoneError where it was gone before."""
+        """Cancel the job if needed and erase it. GoneError where there was nothing left to erase."""
         try:
             await self._wire.call("DELETE", _path(job_id))
         except GoneError as error:

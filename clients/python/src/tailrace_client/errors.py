@@ -35,7 +35,7 @@ class ApiError(TailraceError):
         self.retry_after = retry_after
         self.repeated = False
         """Whether an earlier try of the same call got no answer, or a passing refusal: it may have been carried out."""
-        where = f" (field {field})" if field else ""
+        where = f" (field {field})" if field and field not in message else ""
         super().__init__(f"{status} {code}: {message}{where}")
 
     @property
