@@ -18,6 +18,9 @@ from worker.writer import LogWriter
 
 log = logging.getLogger(__name__)
 
+_BREATH = 16
+"""Events of one answer between two turns of the event loop."""
+
 
 class ProviderLookup:
     """Provider by name. Raises ProviderError for one that this worker cannot offer."""
@@ -115,9 +118,13 @@ class Pump:
             async with patience, aclosing(provider.stream(self._call())) as pieces:
                 async for piece in pieces:
                     event = attempt.accept(piece, self._now_ms())
-                    if event is not None:
-                        patience.reschedule(loop.time() + between_s)
-                        writer.add(event, attempt.ttft_ms)
+                    if event is None:
+                        continue
+                    patience.reschedule(loop.time() + between_s)
+                    writer.add(event, attempt.ttft_ms)
+                    if attempt.tokens % _BREATH <= 1:
+                        # An SDK hands out what it has read without a pause: let the first token go, and others run.
+                        await asyncio.sleep(0)
         except TimeoutError:
             if patience.expired():
                 raise ProviderError("provider_timeout") from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import msgspec
@@ -161,6 +161,9 @@ class AnthropicProvider:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: AsyncAnthropic | None = None
+        # Made here where it can be: this runs in a thread, and certificates and resources take a while to load.
+        with suppress(ProviderError):
+            self._create()
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
@@ -171,9 +174,12 @@ class AnthropicProvider:
         if self._client is not None:
             await self._client.close()
 
+    def _create(self) -> Any:
+        """The SDK's method that opens a raw response."""
+        return self._connect().messages.with_streaming_response.create
+
     def _request(self, call: Call) -> AbstractAsyncContextManager[wire.Response]:
-        create: Any = self._connect().messages.with_streaming_response.create
-        request: AbstractAsyncContextManager[wire.Response] = create(**self._body(call))
+        request: AbstractAsyncContextManager[wire.Response] = self._create()(**self._body(call))
         return request
 
     def _connect(self) -> AsyncAnthropic:
@@ -183,7 +189,7 @@ class AnthropicProvider:
                 api_key=key,
                 base_url=base_url or _OFFICIAL,
                 max_retries=0,
-                http_client=DefaultAsyncHttpxClient(timeout=wire.timeouts(self._settings), limits=wire.LIMITS),
+                http_client=DefaultAsyncHttpxClient(**wire.pool(self._settings)),
             )
         return self._client
 

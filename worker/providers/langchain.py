@@ -45,7 +45,7 @@ class LangChainProvider:
         self._settings = settings
         self._made: dict[str, Any] = {}
         self._making = asyncio.Lock()
-        self._pool = httpx2.AsyncClient(timeout=wire.timeouts(settings), limits=wire.LIMITS, follow_redirects=True)
+        self._pool = httpx2.AsyncClient(**wire.pool(settings))
         # Off unless asked for: LangChain would send every prompt to LangSmith when it finds a key.
         os.environ.setdefault("LANGSMITH_TRACING", "false")
 
@@ -90,6 +90,9 @@ class LangChainProvider:
         return chunks
 
     async def _get(self, name: str, make: Callable[[str], Any]) -> Any:
+        made = self._made.get(name)
+        if made is not None:
+            return made
         async with self._making:
             if name not in self._made:
                 # Importing LangChain takes seconds, in which this process has leases to renew.

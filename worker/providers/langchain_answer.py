@@ -121,6 +121,7 @@ class ChainAnswer:
         self._messages = _Messages()
         self._reason: FinishReason = "stop"
         self._streamed: set[object] = set()
+        self._has_model = False
         self._shown = False
         self._ended = False
         self.started = False
@@ -129,6 +130,8 @@ class ChainAnswer:
         """The pieces in one event. ProviderError(provider_interrupted) for a model run that broke off."""
         data, run, is_root = event["data"], event["run_id"], not event["parent_ids"]
         match event["event"]:
+            case "on_chat_model_start":
+                self._has_model = True
             case "on_chat_model_stream":
                 self.started = True
                 self._streamed.add(run)
@@ -137,7 +140,7 @@ class ChainAnswer:
                 if run not in self._streamed:
                     yield from self._show(event, run, data["output"])
                 yield from self._end_run(data["output"])
-            case "on_chain_stream" if is_root and not self.started and isinstance(data["chunk"], str):
+            case "on_chain_stream" if is_root and not self._has_model and isinstance(data["chunk"], str):
                 yield from self._text(data["chunk"])
         if is_root and event["event"].endswith("_end"):
             self._ended = True

@@ -1,7 +1,7 @@
 """The `openai` provider: chat completions of OpenAI and of every server that speaks its protocol."""
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import msgspec
@@ -142,6 +142,9 @@ class OpenAIProvider:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: AsyncOpenAI | None = None
+        # Made here where it can be: this runs in a thread, and certificates and resources take a while to load.
+        with suppress(ProviderError):
+            self._create()
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
@@ -152,12 +155,14 @@ class OpenAIProvider:
         if self._client is not None:
             await self._client.close()
 
+    def _create(self) -> Any:
+        """The SDK's method that opens a raw response."""
+        return self._connect().chat.completions.with_streaming_response.create
+
     def _request(self, call: Call) -> AbstractAsyncContextManager[wire.Response]:
-        client = self._connect()
-        create: Any = client.chat.completions.with_streaming_response.create
-        request: AbstractAsyncContextManager[wire.Response] = create(
-            **_body(call, official=str(client.base_url).startswith(_OFFICIAL))
-        )
+        create = self._create()
+        official = str(self._connect().base_url).startswith(_OFFICIAL)
+        request: AbstractAsyncContextManager[wire.Response] = create(**_body(call, official=official))
         return request
 
     def _connect(self) -> AsyncOpenAI:
@@ -167,7 +172,7 @@ class OpenAIProvider:
                 api_key=key,
                 base_url=base_url or _OFFICIAL,
                 max_retries=0,
-                http_client=DefaultAsyncHttpxClient(timeout=wire.timeouts(self._settings), limits=wire.LIMITS),
+                http_client=DefaultAsyncHttpxClient(**wire.pool(self._settings)),
             )
         return self._client
 

@@ -4,11 +4,13 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
+from shared.errors import ProviderError
 from shared.params import PROVIDERS
 from shared.settings import Settings
 from worker.providers.base import Call, Piece, Provider
+from worker.providers.failures import classify
 from worker.providers.scripted import ScriptedProvider
 
 _LATE = {
@@ -33,10 +35,17 @@ class _Late:
         self._loading = asyncio.Lock()
 
     async def load(self) -> Provider:
-        """Import and make the provider, once."""
+        """Import and make the provider, once. ProviderError(provider_not_configured) if that fails."""
         async with self._loading:
             if self._provider is None:
-                self._provider = await asyncio.to_thread(_make, self.name, self._settings)
+                try:
+                    self._provider = await asyncio.to_thread(_make, self.name, self._settings)
+                except Exception as error:
+                    raise ProviderError(
+                        "provider_not_configured",
+                        f"The provider {self.name} cannot be loaded: check the workers' installation.",
+                        detail=classify(error, started=False).detail,
+                    ) from None
         return self._provider
 
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
@@ -62,7 +71,8 @@ async def warm_up(providers: dict[str, Provider]) -> None:
     for name, variables in _NEEDS.items():
         provider = providers.get(name)
         if isinstance(provider, _Late) and any(os.environ.get(variable) for variable in variables):
-            await provider.load()
+            with suppress(ProviderError):  # its jobs will say so
+                await provider.load()
 
 
 async def close_providers(providers: dict[str, Provider]) -> None:

@@ -8,9 +8,11 @@ the frames of the same response where tokens come in bursts, and 150 µs where e
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Protocol, TypeVar
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 import msgspec
@@ -23,9 +25,6 @@ from worker.providers.base import Piece
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Beyond this a frame is taken for garbage; real ones stay below 100 KB."""
 
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
-"""The worker's slots bound the connections; kept-alive ones spare the next job a TLS handshake."""
-
 T = TypeVar("T")
 
 
@@ -33,6 +32,21 @@ def timeouts(settings: Settings) -> httpx2.Timeout:
     """Time-outs in seconds that only catch what the caller's own, shorter ones missed."""
     read_s = 2 * max(settings.first_token_timeout_s, settings.between_token_timeout_s)
     return httpx2.Timeout(read_s, connect=min(10.0, read_s))
+
+
+def pool(settings: Settings) -> dict[str, Any]:
+    """Options of an HTTP client for one vendor and process.
+
+    The worker's slots bound its connections, so the client does not; those kept alive spare the next job a handshake.
+    """
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
+    return {"timeout": timeouts(settings), "limits": limits, "follow_redirects": True, "verify": _certificates()}
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """One for all clients of the process: reading the certificates takes 100 ms."""
+    return httpx2.create_ssl_context()
 
 
 def credentials(vendor: str) -> tuple[str, str]:
