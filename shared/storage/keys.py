@@ -20,7 +20,7 @@ OPS_MS = 60_000
 """How long an operation token is remembered after the job's end; retries come within seconds."""
 IDEMPOTENCY_MS = DAY_MS
 
-PERMANENT = frozenset({"tailrace:open", "tailrace:queue", "arq:queue:health-check"})
+PERMANENT = frozenset({"tailrace:open", "tailrace:queue"})
 """The only keys without a time to live: the index of open jobs and arq's queue. Their members come and go."""
 
 
