@@ -62,6 +62,7 @@ class LogWriter:
         self.epoch = claimed.epoch
         self._base_seq = claimed.seq + 1
         self._acked = 0
+        self._ttft_noted = False
 
     def add(self, event: Event, ttft_ms: int | None) -> None:
         """Take an event to be appended as soon as possible; `ttft_ms`: when readers first saw content of this job."""
@@ -101,17 +102,19 @@ class LogWriter:
         self._failing_since = None
         if answer.verdict == "OK":
             self._acked += len(batch)
+            self._ttft_noted = self._ttft_ms is not None
             return Ending.WRITTEN if last else None
         return await self._obey(answer)
 
     async def _send(self, batch: list[Event], last: bool) -> Appended:
         first_seq = self._base_seq + self._acked
+        ttft_ms = None if self._ttft_noted else self._ttft_ms
         if last and self._closing is not None:
             terminal, act, usage = self._closing
             return await self._store.finish(
-                self._job, self.epoch, first_seq, [*batch, terminal], act=act, usage=usage, ttft_ms=self._ttft_ms
+                self._job, self.epoch, first_seq, [*batch, terminal], act=act, usage=usage, ttft_ms=ttft_ms
             )
-        return await self._store.append(self._job, self.epoch, first_seq, batch, self._ttft_ms)
+        return await self._store.append(self._job, self.epoch, first_seq, batch, ttft_ms)
 
     async def _obey(self, answer: Appended) -> Ending | None:
         if answer.verdict == "GAP":

@@ -6,6 +6,7 @@ must end a job, or keep it, when memory is full.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from shared import jobs
 from shared.storage import keys
 
 _FOLDER = Path(__file__).parent
+_FUNCTION = re.compile(r"^local function (?P<name>\w+).*?^end\n", re.MULTILINE | re.DOTALL)
 _ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1"})
 
 
@@ -24,7 +26,8 @@ def _lua_table(table: dict[jobs.Status, dict[jobs.Act, jobs.Status]]) -> str:
     return "{" + ",".join(rows) + "}"
 
 
-def _preamble() -> str:
+def _pieces() -> dict[str, str]:
+    """What a script may need, by the name that it uses it by: our constants, and the functions of lib.lua in order."""
     constants = {
         "MAX_ATTEMPTS": jobs.MAX_ATTEMPTS,
         "MAX_CRASHES": jobs.MAX_CRASHES,
@@ -32,10 +35,21 @@ def _preamble() -> str:
         "OPEN_SLACK_MS": keys.OPEN_SLACK_MS,
         "ERASE_MS": keys.ERASE_MS,
         "OPS_MS": keys.OPS_MS,
+        "TRANSITIONS": _lua_table(jobs.TRANSITIONS),
     }
-    lines = [f"local {name} = {value}" for name, value in constants.items()]
-    lines.append(f"local TRANSITIONS = {_lua_table(jobs.TRANSITIONS)}")
-    return "\n".join(lines) + "\n" + (_FOLDER / "lib.lua").read_text()
+    pieces = {name: f"local {name} = {value}\n" for name, value in constants.items()}
+    for function in _FUNCTION.finditer((_FOLDER / "lib.lua").read_text()):
+        pieces[function["name"]] = function[0]
+    return pieces
+
+
+def _complete(body: str) -> str:
+    """The script with those pieces in front of it that it needs: what is defined at every call costs at every call."""
+    needed = ""
+    for name, piece in reversed(_pieces().items()):
+        if re.search(rf"\b{name}\b", needed + body):
+            needed = piece + needed
+    return needed + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class Script:
 
 
 def _load(name: str) -> Script:
-    body = _preamble() + (_FOLDER / f"{name}.lua").read_text()
+    body = _complete((_FOLDER / f"{name}.lua").read_text())
     shebang = "#!lua flags=allow-oom" if name in _ALLOW_OOM else "#!lua"
     return Script(name, body, f"{shebang}\n{body}")
 
