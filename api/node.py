@@ -60,7 +60,7 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
             return redis
 
         log_redis, control_redis = client(settings.redis_url), client(settings.control_url)
-        batcher, notices = Batcher(log_redis), Notices(client(settings.redis_url, retries=0))
+        batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.redis_url, retries=0))
         store, event_log = JobStore(log_redis, batcher), EventLog(log_redis)
         control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
         tails = Tails(event_log, notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events)

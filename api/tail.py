@@ -141,11 +141,13 @@ class Tails:
             yield tail
         finally:
             tail.readers -= 1
-            if tail.readers == 0 and self._tails.get(job) is tail:
+            if tail.readers == 0:
                 # Off the table before the first await: a reader that comes now gets a tail of its own.
-                del self._tails[job]
+                if self._tails.get(job) is tail:
+                    del self._tails[job]
                 self._dirty.discard(tail)
-                await self._notices.unsubscribe(notice_channel(job))
+                if job not in self._tails:
+                    await self._notices.unsubscribe(notice_channel(job))
 
     async def _open(self, tail: Tail) -> None:
         try:

@@ -153,6 +153,13 @@ class Cancelled(Event, frozen=True, omit_defaults=True):
     at_ms: int | None = None
 
 
+class Unknown(Event, frozen=True, omit_defaults=True):
+    """An entry that this version cannot read, written by a newer one. It keeps its place: `seq` has no holes."""
+
+    letter: ClassVar[str] = "?"
+    type: ClassVar[str] = "unknown"
+
+
 CONTENT: tuple[type[Event], ...] = (Token, Reasoning, ToolCall)
 TERMINAL: tuple[type[Event], ...] = (Done, Failed, Cancelled)
 TYPES: tuple[type[Event], ...] = (Queued, Start, Token, Reasoning, ToolCall, Reset, Done, Failed, Cancelled)
@@ -170,8 +177,8 @@ class Entry(NamedTuple):
 
 def letter_and_time(field: str) -> tuple[str, int | None]:
     """Split an entry's field name into the event's letter and its time."""
-    letter, mark, at = field.partition("@")
-    return letter, int(at) if mark else None
+    letter, _, at = field.partition("@")
+    return letter, int(at) if at.isdecimal() else None
 
 
 def encode(event: Event) -> tuple[str, str]:
@@ -185,13 +192,16 @@ def encode(event: Event) -> tuple[str, str]:
 
 
 def decode(field: str, value: str) -> Event:
-    """Read an entry's (field, value). KeyError for an unknown letter, msgspec.DecodeError for a broken value."""
+    """Read an entry's (field, value); Unknown for what this version cannot read."""
     letter, at = letter_and_time(field)
     if letter == "t":
         return Token(value, at)
     if letter == "r":
         return Reasoning(value, at)
-    event: Event = _DECODERS[letter].decode(value)
+    try:
+        event: Event = _DECODERS[letter].decode(value)
+    except (KeyError, msgspec.MsgspecError):
+        return Unknown()
     return event if at is None else msgspec.structs.replace(event, at_ms=at)
 
 

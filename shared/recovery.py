@@ -92,6 +92,9 @@ class Reaper:
                     await self.sweep(trusted=self._now_s() >= self._trust_from_s)
             except StorageError:
                 self._distrust()
+            except Exception:
+                # Whatever one job's record did to us: the others still need a reaper.
+                log.exception("a sweep broke")
             last_s = self._now_s()
 
     async def sweep(self, *, trusted: bool) -> None:

@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     control_redis_url: str = Field("", description="control store (queue, idempotency, indices); empty: the log store")
     redis_timeout_s: float = Field(5.0, gt=0, description="one command; a frozen store must not hang a process")
     redis_max_connections: int = Field(64, ge=4)
+    replicas: int = Field(0, ge=0, description="replicas that must have a create, cancel or end before it is answered")
     queue_name: str = Field("tailrace:queue", min_length=1)
 
     # -- access

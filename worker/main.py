@@ -89,7 +89,7 @@ class Worker:
     async def _serve(self, connections: _Connections, providers: dict[str, Provider], group: asyncio.TaskGroup) -> None:
         settings = self._settings
         lease_ms = round(settings.lease_s * 1000)
-        batcher = Batcher(connections.log)
+        batcher = Batcher(connections.log, settings.replicas)
         store = JobStore(connections.log, batcher)
         queue = Queue(connections.control, settings.queue_name)
         control = Control(connections.control)

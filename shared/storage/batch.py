@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared.storage.connect import Redis, as_storage_error
-from shared.storage.scripts import ALL, Script
+from shared.storage.scripts import ALL, CREATE, END, FINISH, Script
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 512
+_WAITED_FOR = (CREATE, FINISH, END)
+_WAIT_MS = 500
 
 
 class _Call:
@@ -31,8 +33,10 @@ class _Call:
 class Batcher:
     """Runs scripts. Owned by the composition root, which keeps `run()` in its task group; calls wait until it runs."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, replicas: int = 0) -> None:
+        """`replicas`: how many must have a create, a cancel or an end before it counts as done (0: there are none)."""
         self._redis = redis
+        self._replicas = replicas
         self._pending: list[_Call] = []
         self._wanted = asyncio.Event()
         self._flags: bool | None = None
@@ -67,9 +71,12 @@ class Batcher:
                 await self._load()  # the server was restarted and has forgotten them
                 answers = await self._execute(calls)
         except (RedisError, OSError, TimeoutError) as error:
-            failure = as_storage_error(error)
             log.warning("store: %s", type(error).__name__)
-            answers = [failure] * len(calls)
+            answers = [as_storage_error(error)] * len(calls)
+        except Exception as error:
+            # The client library met something it did not expect; the calls fail, the process lives.
+            log.exception("store")
+            answers = [as_storage_error(error)] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
             _settle(call.future, answer)
 
@@ -78,7 +85,13 @@ class Batcher:
         pipe = self._redis.pipeline(transaction=False)
         for call in calls:
             pipe.evalsha(call.script.sha(flags), len(call.keys), *call.keys, *map(str, call.args))
-        return list(await pipe.execute(raise_on_error=False))
+        waiting = self._replicas > 0 and any(call.script in _WAITED_FOR for call in calls)
+        if waiting:
+            pipe.wait(self._replicas, _WAIT_MS)
+        answers = list(await pipe.execute(raise_on_error=False))
+        if waiting and answers.pop() != self._replicas:
+            log.warning("fewer than %d replicas have the last writes; a failover now could lose them", self._replicas)
+        return answers
 
     async def _load(self) -> None:
         """Load all scripts, and find out once whether this server knows script flags."""

@@ -142,10 +142,7 @@ class JobStore:
                 pipe.hmget(keys.meta, _STANDING)
                 pipe.pttl(keys.lease)
             (seconds, micros), *rows = await pipe.execute()
-        standings = [
-            None if meta[0] is None else Standing(max(0, left_ms), Status(meta[0]), *map(int, meta[1:]))
-            for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)
-        ]
+        standings = [_standing(meta, left_ms) for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)]
         return seconds * 1000 + micros // 1000, standings
 
     async def claim(self, job: JobKey, worker: str, lease_ms: int, **more: Any) -> Claimed | Refused:
@@ -256,6 +253,15 @@ def _claim_args(
         "" if keep is None else keep,
         "" if counted_at is None else str(counted_at),
     ]
+
+
+def _standing(meta: list[str | None], lease_ms: int) -> Standing | None:
+    """None for what cannot be read: one damaged record must not keep the reaper from all others."""
+    try:
+        status, *numbers = meta
+        return Standing(max(0, lease_ms), Status(str(status)), *(int(number or "") for number in numbers))
+    except ValueError:
+        return None
 
 
 def _record(job: JobKey, meta: dict[str, str]) -> JobRecord:

@@ -50,10 +50,10 @@ class Notices:
                         await self._pubsub.subscribe(channel)
                 await confirmed
         except (RedisError, OSError, TimeoutError) as error:
-            self._listeners.pop(channel, None)
             raise StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S) from error
         finally:
-            self._confirmations.pop(channel, None)
+            if self._confirmations.get(channel) is confirmed:
+                del self._confirmations[channel]
 
     async def listen(self, channel: str, listener: Listener) -> None:
         """Keep `listener` subscribed until cancelled, whatever the store does meanwhile."""

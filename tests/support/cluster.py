@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import redis
+
 from shared.jobs import JobKey
 from shared.storage.keys import job_keys
 from shared.telemetry import READY_FD
-from tests.support.stores import ValkeyProcess
+from tests.support.stores import ValkeyProcess, keys_without_end
 
 GUARD_S = 60.0
 
@@ -133,6 +135,12 @@ class Cluster:
             lease = str(client.get(job_keys(JobKey(tenant, job_id)).lease) or "")
         return next((worker for worker in self.workers if f"-{worker.pid}-" in lease), None)
 
+    def keys_left_for_ever(self) -> list[str]:
+        """Keys without a time to live that may not be there (DESIGN §2, invariant 7); none while the store is down."""
+        with contextlib.closing(self.valkey.client()) as client, contextlib.suppress(redis.exceptions.RedisError):
+            return keys_without_end(client)
+        return []
+
     def stop(self) -> None:
         """End everything."""
         for process in (*self.apis, *self.workers):
@@ -152,6 +160,7 @@ def running_cluster(api: int = 1, workers: int = 1, env: dict[str, str] | None =
             for _ in range(workers):
                 cluster.add_worker()
             yield cluster
+            assert cluster.keys_left_for_ever() == []
         finally:
             cluster.stop()
 
