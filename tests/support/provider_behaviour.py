@@ -8,7 +8,8 @@ asks for more than a plain answer by words anywhere in its model name or its mes
 
 Kinds: an HTTP status (400 … 599), `quota`, `refuse` (close without an answer), `hang` (answer nothing), `page` (HTML);
 in the stream `stall`, `drop` (reset), `end` (end cleanly without the end mark), `garbage`, `error` (an error frame),
-`late` (drop once the reason of the end was said), `empty` (end properly without content).
+`late` (drop once the reason of the end was said), `linger` (say everything and leave the response open), `empty` (end
+properly without content).
 """
 
 import hashlib

@@ -127,7 +127,7 @@ class ProviderServer:
         for frame in frames.head:
             _send(connection, frame, how)
         for count, frame in enumerate(frames.content):
-            if how.fault and how.fault not in {"empty", "late"} and count == how.after:
+            if how.fault and how.fault not in {"empty", "late", "linger"} and count == how.after:
                 break
             ahead_s = started + (count / how.rate if how.rate else 0) - now()
             await asyncio.sleep(max(0.0, ahead_s))
@@ -136,9 +136,10 @@ class ProviderServer:
             _send(connection, frame, how)
         if how.fault == "late":
             _send(connection, frames.tail[0], how)
-        if how.fault in {"", "empty"}:
+        if how.fault in {"", "empty", "linger"}:
             for frame in frames.tail:
                 _send(connection, frame, how)
+        if how.fault in {"", "empty"}:
             connection.write(b"0\r\n\r\n")
             connection.end()
             return
@@ -146,7 +147,7 @@ class ProviderServer:
 
     async def _break(self, connection: Connection, request: Request, vendor: str, how: Behaviour) -> None:
         match how.fault:
-            case "stall":
+            case "stall" | "linger":
                 await request.left.wait()
                 return
             case "drop" | "late":

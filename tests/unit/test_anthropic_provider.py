@@ -180,6 +180,14 @@ async def test_a_stop_reason_without_message_stop_is_no_end(
     assert (await call_it(provider)).code == "provider_interrupted"
 
 
+async def test_a_whole_answer_is_not_held_back_by_a_response_that_does_not_end(
+    server: ProviderServer, provider: AnthropicProvider
+) -> None:
+    server.script(Behaviour("linger"))
+    outcome = await call_it(provider)
+    assert (outcome.text, outcome.finish) == (said(), "stop")
+
+
 async def test_the_next_answer_comes_over_the_same_connection(
     server: ProviderServer, provider: AnthropicProvider
 ) -> None:

@@ -12,14 +12,14 @@ import pytest
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import FakeListChatModel, FakeMessagesListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from shared.events import Token
+from shared.events import Token, ToolCall
 from shared.jobs import Message
 from shared.settings import Settings
 from tests.support.provider_behaviour import Behaviour, ToolUse
@@ -27,6 +27,7 @@ from tests.support.provider_calls import CALL, brisk_settings, call_it, failures
 from tests.support.provider_frames import INPUT_TOKENS, SECRET
 from tests.support.provider_server import ProviderServer
 from worker.providers.langchain import LangChainProvider
+from worker.providers.langchain_answer import ChainAnswer
 from worker.providers.pieces import CONTINUE
 
 VENDORS = ["openai", "anthropic"]
@@ -248,7 +249,7 @@ async def test_a_chain_streams_its_models_tokens_and_its_usage(
     ]
 
 
-async def test_an_agents_tool_calls_are_numbered_through_and_its_usage_is_summed(
+async def test_tool_calls_of_a_loop_of_models_are_numbered_through_and_their_usage_is_summed(
     server: ProviderServer, model: Any, install: Install
 ) -> None:
     def depth(place: str) -> str:
@@ -269,6 +270,19 @@ async def test_an_agents_tool_calls_are_numbered_through_and_its_usage_is_summed
     assert outcome.usage["input_tokens"] == 3 * INPUT_TOKENS
     assert outcome.finish == "stop"
     assert "weir: 3 m" in str((await server.received(2)).body["messages"])
+
+
+def test_tool_calls_of_models_that_run_at_once_are_kept_apart() -> None:
+    answer = ChainAnswer()
+    chunks = [("a", "one", "f", ""), ("b", "two", "f", ""), ("a", None, None, "1"), ("b", None, None, "2")]
+    pieces: list[Any] = []
+    for run, call_id, name, arguments in chunks:
+        call = {"index": 0, "id": call_id, "name": name, "args": arguments, "type": "tool_call_chunk"}
+        chunk = AIMessageChunk(content="", tool_call_chunks=[call])
+        event = {"event": "on_chat_model_stream", "run_id": run, "parent_ids": ["root"], "tags": [], "data": {}}
+        pieces += answer.feed(event | {"data": {"chunk": chunk}})
+    assert pieces == [ToolCall(0, "one", "f", ""), ToolCall(1, "two", "f", ""), ToolCall(0, "", "", "1"),
+                      ToolCall(1, "", "", "2")]  # fmt: skip
 
 
 def _graph(node: Callable[..., Any], **options: Any) -> Any:

@@ -164,6 +164,17 @@ async def test_without_a_key_the_error_names_the_variable(monkeypatch: pytest.Mo
     assert error.message == "Set OPENAI_API_KEY in the workers' environment."
 
 
+@pytest.mark.parametrize("base_url", ["localhost:11434/v1", "nonsense"])
+async def test_a_base_url_that_is_none_is_a_fault_of_configuration(
+    monkeypatch: pytest.MonkeyPatch, base_url: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+    async with aclosing(OpenAIProvider(Settings())) as provider:
+        error = (await call_it(provider)).error
+    assert error is not None
+    assert (error.code, "base URL" in error.message) == ("provider_not_configured", True)
+
+
 async def test_a_local_server_needs_no_key(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     async with aclosing(OpenAIProvider(Settings())) as provider:
@@ -204,10 +215,11 @@ async def test_an_empty_answer_is_just_an_end(server: ProviderServer, provider: 
     assert (outcome.text, outcome.finish) == ("", "stop")
 
 
+@pytest.mark.parametrize("fault", ["late", "linger"])
 async def test_a_whole_answer_is_not_spoilt_by_what_breaks_behind_it(
-    server: ProviderServer, provider: OpenAIProvider
+    server: ProviderServer, provider: OpenAIProvider, fault: str
 ) -> None:
-    server.script(Behaviour("late"))
+    server.script(Behaviour(fault))
     outcome = await call_it(provider)
     assert (outcome.text, outcome.finish) == (said(), "stop")
 
@@ -220,6 +232,13 @@ async def test_the_next_answer_comes_over_the_same_connection(server: ProviderSe
 
 def _chunk(**choice: object) -> bytes:
     return json.dumps({"choices": [{"index": 0, **choice}]}).encode()
+
+
+def test_usage_is_not_waited_for_without_end() -> None:
+    answer = _Answer(None)
+    assert answer.patience_s is None
+    list(answer.feed(_chunk(delta={}, finish_reason="stop")))
+    assert answer.patience_s is not None
 
 
 def test_a_finish_reason_on_every_chunk_does_not_end_the_answer_early() -> None:
@@ -257,7 +276,9 @@ def test_finish_reasons_are_told_in_our_words(said_by_server: str, reason: str) 
         ({"code": "rate_limit_exceeded", "type": "requests"}, "provider_rate_limited"),
         ({"code": 429, "message": SECRET}, "provider_rate_limited"),
         ({"type": "invalid_request_error"}, "provider_rejected"),
+        ({"type": "server_error", "code": "insufficient_quota"}, "provider_quota"),
         ({"message": SECRET}, "provider_interrupted"),
+        ({"type": SECRET, "code": SECRET}, "provider_interrupted"),
         (SECRET, "provider_interrupted"),
     ],
     ids=str,

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.provider_calls import LIMIT_S, call_it, said
 from tests.support.provider_server import ProviderServer
 from worker.providers import registry
 from worker.providers.registry import build_providers, close_providers, warm_up
+from worker.providers.scripted import ScriptedProvider
 
 
 async def _modules_after(program: str, **environment: str) -> set[str]:
@@ -54,6 +56,21 @@ async def test_a_provider_answers_at_its_first_call_and_at_many_at_once(monkeypa
         outcomes = await asyncio.gather(*(call_it(providers[name]) for name in ("openai", "anthropic") for _ in "123"))
         assert [outcome.text for outcome in outcomes] == [said()] * 6
         await close_providers(providers)
+
+
+async def test_loading_a_provider_leaves_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def make(*_: Any) -> Any:
+        threads.append(threading.current_thread())
+        return ScriptedProvider()
+
+    monkeypatch.setattr(registry, "_make", make)
+    provider = build_providers(Settings())["openai"]
+    assert (await call_it(provider, params={"text": "Hi"})).text == "Hi"
+    assert (await call_it(provider, params={"text": "Hi"})).text == "Hi"
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_a_provider_that_cannot_be_loaded_fails_its_jobs_and_not_the_worker(

@@ -46,6 +46,7 @@ _BY_STATUS = {
 }
 # Class names, looked for along the inheritance of the exception and of its causes (httpx, httpx2, aiohttp, stdlib).
 _MISCONFIGURED = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}
+_UNREACHED = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
 _TIMED_OUT = {"TimeoutException", "APITimeoutError", "TimeoutError"}
 _BROKEN = {"APIConnectionError", "RequestError", "OSError", "ClientError", "EndOfStream", "ClosedResourceError"}
 _UNREADABLE = {"DecodingError", "JSONDecodeError", "UnicodeDecodeError"}
@@ -129,6 +130,8 @@ def _by_kind(error: BaseException, *, started: bool) -> tuple[str, str] | None:
             "provider_not_configured",
             "The provider's base URL or key cannot be used: check the workers' environment.",
         )
+    if names & _UNREACHED:
+        return "provider_unavailable", ""
     if names & _TIMED_OUT:
         return "provider_timeout", ""
     if names & _UNREADABLE:

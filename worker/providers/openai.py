@@ -143,7 +143,7 @@ class OpenAIProvider:
         self._settings = settings
         self._client: AsyncOpenAI | None = None
         # Made here where it can be: this runs in a thread, and certificates and resources take a while to load.
-        with suppress(ProviderError):
+        with suppress(Exception):  # the first call will say it better
             self._create()
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:

@@ -10,7 +10,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -156,13 +156,14 @@ async def _frames(chunks: AsyncIterator[bytes], reader: Reader) -> AsyncGenerato
     """
     decoder = Decoder()
     while True:
+        patience_s = reader.patience_s
         try:
-            async with asyncio.timeout(reader.patience_s):
+            async with nullcontext() if patience_s is None else asyncio.timeout(patience_s):
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return
         except Exception:
-            if reader.patience_s is None:
+            if patience_s is None:
                 raise
             return
         for data in decoder.feed(chunk):
