@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from shared.errors import TailraceError
 from shared.jobs import JobRequest, Message, OnInterrupt
 from shared.params import PROVIDERS, validate_params
+from shared.settings import Settings
 
 
 def _sound(value: Any) -> Any:
@@ -100,8 +101,9 @@ class JobIn(Body):
             raise ValueError("send either prompt or messages")
         return self
 
-    def to_request(self, max_ttl_s: int) -> JobRequest:
+    def to_request(self, settings: Settings) -> JobRequest:
         """The request as it is stored. TailraceError for what a field's type cannot show."""
+        max_ttl_s = settings.max_job_ttl_s
         if self.provider not in PROVIDERS:
             raise TailraceError(
                 "unknown_provider",
@@ -110,6 +112,13 @@ class JobIn(Body):
             )
         if self.ttl_s is not None and self.ttl_s > max_ttl_s:
             raise TailraceError("invalid_request", f"ttl_s: at most {max_ttl_s} here.", field="ttl_s")
+        if self.provider == "scripted" and "fault" in self.params and not settings.faults_on_request:
+            raise TailraceError(
+                "unsupported_param",
+                "params.fault: faults on request are off here, for they can end a worker. "
+                "TAILRACE_SCRIPTED_FAULTS=true turns them on.",
+                field="params.fault",
+            )
         messages = [Message(**message.model_dump()) for message in self.messages or []]
         return JobRequest(
             provider=self.provider,

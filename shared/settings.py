@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     anthropic_max_tokens: int = Field(1024, ge=1, description="Anthropic's API demands a number")
     langchain_model: str = "openai:gpt-4o-mini"
 
+    scripted_faults: bool = Field(
+        False, description="let API keys' holders ask the scripted provider for faults; open nodes always do"
+    )
+
     # -- the embedded server and the processes of `tailrace up`
     data_dir: Path = Path(".tailrace")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
@@ -93,6 +97,11 @@ class Settings(BaseSettings):
                 raise ValueError("TAILRACE_API_KEYS is tenant:key,tenant:key; a tenant is letters, digits, - and _")
             table[key] = tenant
         return table
+
+    @property
+    def faults_on_request(self) -> bool:
+        """Whether a job may ask for faults, which can end a worker: for one's own machine, not for tenants."""
+        return self.scripted_faults or not self.api_keys
 
     @property
     def control_url(self) -> str:

@@ -55,7 +55,7 @@ async def create(
 ) -> Response:
     """Puts the generation on the queue; its log holds `queued` when this answers. With `Accept: text/event-stream` the
     answer is the events themselves."""
-    asked = body.to_request(node.settings.max_job_ttl_s)
+    asked = body.to_request(node.settings)
     record, replayed = await take_in(node, tenant, asked, check_key(idempotency_key))
     if "text/event-stream" in request.headers.get("accept", ""):
         response = await stream(node, record, Start(), dialect("native"))
