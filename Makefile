@@ -37,10 +37,19 @@ format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: setup  ## resolve the dependencies anew into requirements.lock
-	@printf '%s\n' '# Every dependency of Tailrace and of its development, pinned and hash-checked. Remade by `make lock`.' > requirements.lock
-	@grep -v '"tailrace-client' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate --all-extras --format requirements.txt - >> requirements.lock || true
+# The image's two locks hold the very versions of requirements.lock: what is tested is what runs.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate --format requirements.txt
+lock: setup  ## resolve the dependencies anew: requirements.lock, and from it the image's two
+	@set -e; new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	grep -v '"tailrace-client' pyproject.toml > "$$new/pyproject.toml"; \
+	pin() { echo "# $$1 Remade by \`make lock\`." > "$$new/lock"; shift; "$$@" >> "$$new/lock"; }; \
+	pin 'Every dependency of Tailrace and of its development, pinned and hash-checked.' \
+		$(COMPILE) --all-extras "$$new/pyproject.toml"; cp "$$new/lock" requirements.lock; \
+	pin 'What the image runs beside our own two wheels, pinned and hash-checked.' \
+		$(COMPILE) --extra langchain -c requirements.lock "$$new/pyproject.toml"; cp "$$new/lock" deploy/requirements-server.lock; \
+	echo hatchling > "$$new/build.in"; pin 'What builds our own two wheels for the image, pinned and hash-checked.' \
+		$(COMPILE) -c requirements.lock "$$new/build.in"; cp "$$new/lock" deploy/requirements-build.lock
 
 bench: setup  ## pickup and first-token delay on this machine
 	@$(BIN)/python -m benchmarks.pickup $(ARGS)
