@@ -16,22 +16,30 @@ from api import sse
 from api.connection import abort
 from api.dialects import Dialect
 from api.node import Node
+from api.problems import problem
 from api.reader import Lost, Reader, Run, Start
-from shared.errors import StorageError
+from shared.errors import StorageError, TailraceError
 
 log = logging.getLogger(__name__)
 
 
 class EventStream(Response):
-    """Streams a job. `headers`: what comes beside those of SSE (Location, job id)."""
+    """Streams a job. `headers`: what comes beside those of SSE (Location, job id).
 
-    def __init__(self, node: Node, reader: Reader, start: Start, dialect: Dialect, headers: dict[str, str]) -> None:
+    `answers`: say 503 where nothing could be begun, for a POST: a browser repeats one that is closed without an answer
+    by itself, and the job is made. A GET is closed, for EventSource would give up for ever on a 503.
+    """
+
+    def __init__(
+        self, node: Node, reader: Reader, start: Start, dialect: Dialect, headers: dict[str, str], *, answers: bool
+    ) -> None:
         super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
         self._node = node
         self._reader = reader
         self._start = start
         self._dialect = dialect
+        self._answers = answers
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,6 +60,8 @@ class EventStream(Response):
             await self._send(send, b"", more=False)
         elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
             await self._send(send, sse.retry(random.randint(200, 2000)), more=False)
+        elif not gone and not self._begun and self._answers:
+            await problem(TailraceError("storage_unavailable", retry_after_s=1))(scope, receive, send)
         elif not gone:
             await abort(scope, receive)
 

@@ -50,7 +50,7 @@ def start_of(request: Request, last_event_id: str | None) -> Start:
         ) from None
 
 
-async def stream(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Response:
+async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Response:
     """The events of a job after a cursor: 204 where nothing can follow it, else an event stream.
 
     A store that is away closes the connection without an answer: EventSource would give up for ever on a 503 (R4).
@@ -64,8 +64,17 @@ async def stream(node: Node, record: JobRecord, start: Start, dialect: Dialect) 
             start = await _for_dialect_without_retraction(node, record, start, dialect)
     except StorageError:
         raise CloseWithoutAnswerError from None
+    return _event_stream(node, record, start, dialect, answers=False)
+
+
+def created(node: Node, record: JobRecord, dialect: Dialect) -> EventStream:
+    """The events of a job that this very request has made, from the first on."""
+    return _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, answers=True)
+
+
+def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, answers: bool) -> EventStream:
     headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
-    return EventStream(node, node.reader(record.key), start, dialect, headers)
+    return EventStream(node, node.reader(record.key), start, dialect, headers, answers=answers)
 
 
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.connection import CloseWithoutAnswerError
 from api.dialects import dialect
 from api.problems import documented
-from api.routes.common import JobDep, NodeDep, start_of, stream
+from api.routes.common import JobDep, NodeDep, resumed, start_of
 from shared.errors import StorageError
 
 router = APIRouter(tags=["events"])
@@ -61,4 +61,4 @@ async def events(
         record = await node.store.show(job)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return await stream(node, record, start, writer)
+    return await resumed(node, record, start, writer)

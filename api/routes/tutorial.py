@@ -10,8 +10,7 @@ from api.dialects import dialect
 from api.intake import take_in
 from api.node import Node
 from api.problems import documented
-from api.reader import Start
-from api.routes.common import NodeDep, stream
+from api.routes.common import NodeDep, created
 from api.schemas import AnthropicIn, ChatIn, MessageOnlyIn
 from shared.jobs import JobRequest, Message
 
@@ -30,7 +29,7 @@ _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 
 async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str) -> Response:
     record, _ = await take_in(node, tenant, request, None)
-    return await stream(node, record, Start(), dialect(dialect_name))
+    return created(node, record, dialect(dialect_name))
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)
