@@ -35,7 +35,7 @@ def check_key(key: str | None) -> str | None:
 
 def fingerprint(request: JobRequest) -> str:
     """The hash of the validated body with its defaults: the same question, however it was written."""
-    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
 
 
 async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key: str | None) -> tuple[JobRecord, bool]:

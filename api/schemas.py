@@ -1,5 +1,6 @@
 """The bodies that clients send, checked: every field named, bounded, and refused with what to do when it is wrong."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -9,21 +10,28 @@ from shared.jobs import JobRequest, Message, OnInterrupt
 from shared.params import PROVIDERS, validate_params
 from shared.settings import Settings
 
+_DEEPEST = 32
+"""Levels of lists and objects in a body; the deepest tool schemas seen have about a dozen."""
 
-def _sound(value: Any) -> Any:
-    """NUL and lone surrogates cannot be stored and shown faithfully, so they are refused at the door."""
+
+def _sound(value: Any, level: int = 0) -> Any:
+    """Refuse at the door what cannot be stored and shown faithfully: NUL, lone surrogates, NaN, bottomless nesting."""
+    if level > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels; flatten it")
     if isinstance(value, str):
         if "\x00" in value:
             raise ValueError("a NUL character is not allowed; leave it out")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise ValueError("a lone surrogate is not a character; send whole characters")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("NaN and infinity are no JSON numbers; send a finite one")
     elif isinstance(value, list):
         for item in value:
-            _sound(item)
+            _sound(item, level + 1)
     elif isinstance(value, dict):
         for name, item in value.items():
-            _sound(name)
-            _sound(item)
+            _sound(name, level + 1)
+            _sound(item, level + 1)
     return value
 
 

@@ -73,7 +73,7 @@ class Attempt:
         return self._content(kind(clean_text(text)), text, at_ms) if text else None
 
     def _content(self, event: Token | Reasoning | ToolCall, text: str, at_ms: int) -> Event:
-        self._bytes_left -= len(text)
+        self._bytes_left -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if self._bytes_left < 0:
             raise TailraceError("output_too_large")
         self.tokens += isinstance(event, Token)

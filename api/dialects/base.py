@@ -27,6 +27,10 @@ class Dialect(Protocol):
         """The bytes of a failure that is not in the log."""
         ...
 
-    def resume(self, sent_points: int) -> None:
-        """The reader has so many code points of text from an earlier response."""
+    def about(self, model: str) -> None:
+        """Which model answers."""
+        ...
+
+    def resume(self, sent_points: int, *, started: bool) -> None:
+        """The reader has so many code points of text, and the start or not, from an earlier response."""
         ...

@@ -24,18 +24,23 @@ class Chat:
     def __init__(self) -> None:
         self.finished = False
         self._sent_points = 0
+        self._model = ""
+        self._started = False
 
-    def resume(self, sent_points: int) -> None:
-        """Text that the reader has from an earlier response counts as sent."""
+    def about(self, model: str) -> None:
+        """The model, for a stream that begins with a snapshot instead of the log's own start."""
+        self._model = model
+
+    def resume(self, sent_points: int, *, started: bool) -> None:
+        """What the reader has from an earlier response counts as sent."""
         self._sent_points = sent_points
+        self._started = started
 
     def write(self, entries: list[Entry]) -> bytes:
         """The frames of what this dialect can show; other events have none."""
         frames = []
         for entry in entries:
-            body = self._body(entry.event)
-            if body is not None:
-                frames.append(self._frame(entry.id, body))
+            frames += [self._frame(entry.id, body) for body in self._bodies(entry.event) if body is not None]
             if self.finished:
                 break
         return b"".join(frames)
@@ -48,25 +53,32 @@ class Chat:
     def _frame(self, event_id: EventId | None, body: dict[str, Any]) -> bytes:
         return sse.frame(event_id, None, json.dumps(body, ensure_ascii=False).encode())
 
-    def _body(self, event: Event) -> dict[str, Any] | None:
+    def _bodies(self, event: Event) -> list[dict[str, Any] | None]:
         match event:
             case Token(text=text):
-                return self._token(text)
+                return [self._token(text)]
+            case Start():
+                return [self._begin()]
             case Reset():
-                return self._reset(event)
-            case Start(model=model, attempt=attempt):
-                return self.start(model) if attempt == 1 else None
+                return [self._begin() if event.snapshot else None, self._reset(event)]
             case Done():
                 self.finished = True
-                return self.done(event)
+                return [self.done(event)]
             case Failed(message=message):
                 self.finished = True
-                return self.error(message)
+                return [self.error(message)]
             case Cancelled():
                 self.finished = True
-                return self.error("The job was cancelled.")
+                return [self.error("The job was cancelled.")]
             case _:
-                return None
+                return []
+
+    def _begin(self) -> dict[str, Any] | None:
+        """The start frame, once; later attempts go on in the same answer."""
+        if self._started:
+            return None
+        self._started = True
+        return self.start(self._model)
 
     def _token(self, text: str) -> dict[str, Any]:
         self._sent_points += len(text)

@@ -23,5 +23,8 @@ class Native:
         """`failed` without an id: it is not in the log, and a reader's cursor must not move."""
         return sse.native(event, None)
 
-    def resume(self, sent_points: int) -> None:
+    def about(self, model: str) -> None:
+        """The log says so itself."""
+
+    def resume(self, sent_points: int, *, started: bool) -> None:
         """Nothing to remember: a `reset` says how much stays."""

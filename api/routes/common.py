@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 from starlette.responses import Response
 
 from api.auth import Tenant
@@ -13,10 +13,12 @@ from api.reader import Start
 from api.stream import EventStream
 from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, EventId
+from shared.events import Start as Started
 from shared.jobs import JobKey, JobRecord, is_job_id
 from shared.transcript import fold
 
 NodeDep = Annotated[Node, Depends(node_of)]
+KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", description="1–255 visible ASCII characters")]
 
 _START_WORDS = frozenset({"", "-1", "0", "0-0"})
 NOW = "$"
@@ -74,6 +76,7 @@ def created(node: Node, record: JobRecord, dialect: Dialect) -> EventStream:
 
 def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, answers: bool) -> EventStream:
     headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
+    dialect.about(record.request.model)
     return EventStream(node, node.reader(record.key), start, dialect, headers, answers=answers)
 
 
@@ -86,11 +89,14 @@ async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:
 
 async def _for_dialect_without_retraction(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Start:
     """Count the text that the reader has from earlier responses, so that a reset cannot double it unnoticed."""
+    if start.now:
+        dialect.resume(0, started=True)
+        return start
     if start.cursor == START:
-        return Start(start.cursor, start.now, survivors=True)
+        return Start(survivors=True)
     entries = await node.log.read_all(record.key)
     seen = [
         entry.event for entry in entries if entry.id.seq <= start.cursor.seq and not isinstance(entry.event, TERMINAL)
     ]
-    dialect.resume(len(fold(seen).text))
+    dialect.resume(len(fold(seen).text), started=any(isinstance(event, Started) for event in seen))
     return start

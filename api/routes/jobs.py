@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api.auth import Tenant
 from api.dialects import dialect
 from api.intake import check_key, take_in
 from api.problems import documented
-from api.routes.common import JobDep, NodeDep, created
+from api.routes.common import JobDep, KeyHeader, NodeDep, created
 from api.schemas import JobIn, JobList, JobOut
 from api.views import whole_view
 from shared.errors import TailraceError
@@ -50,7 +50,7 @@ async def create(
     body: JobIn,
     node: NodeDep,
     tenant: Tenant,
-    idempotency_key: Annotated[str | None, Header(description="1–255 visible ASCII characters")] = None,
+    idempotency_key: KeyHeader = None,
 ) -> Response:
     """Puts the generation on the queue; its log holds `queued` when this answers. With `Accept: text/event-stream` the
     answer is the events themselves."""

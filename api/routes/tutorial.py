@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from api.auth import Tenant
 from api.dialects import dialect
-from api.intake import take_in
+from api.intake import check_key, take_in
 from api.node import Node
 from api.problems import documented
-from api.routes.common import NodeDep, created
+from api.routes.common import KeyHeader, NodeDep, created
 from api.schemas import AnthropicIn, ChatIn, MessageOnlyIn
 from shared.jobs import JobRequest, Message
 
@@ -20,23 +20,25 @@ router = APIRouter(tags=["chat"])
 def _documented(example: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "The answer", "content": {"text/event-stream": {"example": example}}},
-        **documented("invalid_request", "unauthorized", "queue_full", "storage_unavailable"),
+        **documented(
+            "invalid_request", "unauthorized", "idempotency_conflict", "gone", "queue_full", "storage_unavailable"
+        ),
     }
 
 
 _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 
 
-async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str) -> Response:
-    record, _ = await take_in(node, tenant, request, None)
+async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str, key: str | None) -> Response:
+    record, _ = await take_in(node, tenant, request, check_key(key))
     return created(node, record, dialect(dialect_name))
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)
-async def chat(body: ChatIn, node: NodeDep, tenant: Tenant) -> Response:
+async def chat(body: ChatIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
     """Come back with `GET /jobs/{id}/events?dialect=chat` and the last `id:`; the id is in `Location`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)], system=body.system_prompt)
-    return await _answer(node, tenant, request, "chat")
+    return await _answer(node, tenant, request, "chat", idempotency_key)
 
 
 @router.post(
@@ -45,19 +47,19 @@ async def chat(body: ChatIn, node: NodeDep, tenant: Tenant) -> Response:
     response_class=Response,
     responses=_documented('data: {"event": "start", "model": "gpt-4o-mini"}\n\n'),
 )
-async def chat_meta(body: MessageOnlyIn, node: NodeDep, tenant: Tenant) -> Response:
+async def chat_meta(body: MessageOnlyIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
     """As /chat/stream, with a start, a count of tokens and a latency. Dialect `chat-meta`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)])
-    return await _answer(node, tenant, request, "chat-meta")
+    return await _answer(node, tenant, request, "chat-meta", idempotency_key)
 
 
 @router.post("/anthropic/stream", summary="Chat by Anthropic", response_class=Response, responses=_CHAT)
-async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant) -> Response:
+async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
     """As /chat/stream."""
     request = JobRequest(
         "anthropic", node.settings.anthropic_model, [Message("user", body.message)], system=body.system
     )
-    return await _answer(node, tenant, request, "chat")
+    return await _answer(node, tenant, request, "chat", idempotency_key)
 
 
 @router.post(
@@ -66,7 +68,7 @@ async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant) -> Respons
     response_class=Response,
     responses=_documented('data: {"token": "Hello"}\n\n'),
 )
-async def langchain(body: MessageOnlyIn, node: NodeDep, tenant: Tenant) -> Response:
+async def langchain(body: MessageOnlyIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
     """Dialect `langchain`."""
     request = JobRequest("langchain", node.settings.langchain_model, [Message("user", body.message)])
-    return await _answer(node, tenant, request, "langchain")
+    return await _answer(node, tenant, request, "langchain", idempotency_key)

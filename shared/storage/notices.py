@@ -97,8 +97,10 @@ class Notices:
         """One connection's life: subscribe to everything, then pass notices on. Returns when nobody listens."""
         pubsub = self._redis.pubsub()
         try:
-            await pubsub.subscribe(*self._listeners)
-            self._pubsub = pubsub
+            async with self._sending:
+                # Before the subscription, so that whoever comes during it sends a command of its own.
+                self._pubsub = pubsub
+                await pubsub.subscribe(*self._listeners)
             pinged = False
             while self._listeners or self._confirmations:
                 message = await pubsub.get_message(timeout=_PING_EVERY_S)

@@ -1,0 +1,147 @@
+"""What holds for every request: request ids, routes, methods, problems; and health and the API's own description."""
+
+import re
+from typing import Any
+
+import pytest
+
+from shared.errors import CODES
+from tests.support.wire import Wire, assert_problem, scripted
+
+NOWHERE = "0" * 26
+ROUTES = {
+    "/jobs": {"get", "post"},
+    "/jobs/{job_id}": {"get", "delete"},
+    "/jobs/{job_id}/cancel": {"post"},
+    "/jobs/{job_id}/events": {"get"},
+    "/chat/stream": {"post"},
+    "/chat/stream-meta": {"post"},
+    "/anthropic/stream": {"post"},
+    "/langchain/stream": {"post"},
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+}
+WRONG = [
+    ("PUT", "/jobs"),
+    ("DELETE", "/jobs"),
+    ("PATCH", f"/jobs/{NOWHERE}"),
+    ("POST", f"/jobs/{NOWHERE}"),
+    ("POST", f"/jobs/{NOWHERE}/events"),
+    ("GET", f"/jobs/{NOWHERE}/cancel"),
+    ("GET", "/chat/stream"),
+    ("POST", "/healthz"),
+]
+
+
+@pytest.mark.requirement("GN-1")
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/jobs"), ("GET", "/healthz"), ("GET", "/nope"), ("POST", "/jobs"), ("PUT", "/jobs")]
+)
+async def test_every_answer_has_a_request_id_and_takes_over_a_good_one(wire: Wire, method: str, path: str) -> None:
+    own = await wire.ask(method, path)
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", own.headers["x-request-id"])
+    for given in ("a", "trace.1_2-3", "x" * 64):
+        taken = await wire.ask(method, path, headers={"X-Request-Id": given})
+        assert taken.headers["x-request-id"] == given
+        assert taken.status_code < 400 or taken.json()["request_id"] == given
+    for bad in ("", "a b", "x" * 65, "<script>", "a\tb"):
+        replaced = await wire.ask(method, path, headers={"X-Request-Id": bad})
+        assert re.fullmatch(r"[0-9a-f]{16}", replaced.headers["x-request-id"])
+
+
+@pytest.mark.requirement("GN-1")
+async def test_a_stream_has_a_request_id(wire: Wire) -> None:
+    job = await wire.submit("hello")
+    async with wire.streaming("GET", f"/jobs/{job}/events", headers={"X-Request-Id": "me"}) as tail:
+        assert (await tail.end()).headers["x-request-id"] == "me"
+
+
+@pytest.mark.requirement("GN-2")
+async def test_a_problem_has_the_members_of_rfc_9457_and_ours(wire: Wire) -> None:
+    answer = await wire.create(scripted("hello", priority=10))
+    problem = assert_problem(answer, 400, "invalid_request", "priority")
+    kind = CODES["invalid_request"]
+    assert set(problem) == {"type", "title", "status", "detail", "code", "retryable", "field", "request_id"}
+    assert (problem["title"], problem["retryable"]) == (kind.title, kind.retryable)
+    assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.requirement("GN-3")
+@pytest.mark.parametrize("path", ["/nope", "/jobs/a/b/c", f"/jobs/{NOWHERE}/nope", "/JOBS", "/console/secret.py"])
+async def test_a_route_that_does_not_exist_is_a_problem(wire: Wire, path: str) -> None:
+    assert_problem(await wire.ask("GET", path), 404, "no_such_route")
+
+
+@pytest.mark.requirement("GN-4")
+@pytest.mark.parametrize(("method", "path"), WRONG)
+async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(wire: Wire, method: str, path: str) -> None:
+    answer = await wire.ask(method, path)
+    assert_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"]
+
+
+@pytest.mark.requirement("OR-5")
+async def test_reading_makes_no_job(wire: Wire) -> None:
+    marker = await wire.submit("hello")
+    await wire.ended(marker)
+    for path in (
+        f"/jobs/{marker}",
+        f"/jobs/{marker}/events",
+        f"/jobs/{NOWHERE}",
+        f"/jobs/{NOWHERE}/events",
+        "/chat/stream",
+    ):
+        await wire.ask("GET", path)
+    newest = (await wire.ask("GET", "/jobs", params={"limit": "1"})).json()["data"][0]
+    assert newest["id"] == marker
+    assert (await wire.log(marker)).names.count("start") == 1
+
+
+@pytest.mark.requirement("OP-1")
+async def test_a_living_process_says_so_and_which_version_it_is(wire: Wire) -> None:
+    answer = await wire.ask("GET", "/healthz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["version"]
+
+
+@pytest.mark.requirement("OP-2")
+async def test_a_node_whose_stores_answer_is_ready(wire: Wire) -> None:
+    answer = await wire.ask("GET", "/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+async def description(wire: Wire) -> dict[str, Any]:
+    """The API's description of itself."""
+    answer = await wire.ask("GET", "/openapi.json")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.requirement("OP-3")
+async def test_the_description_mentions_every_operation(wire: Wire) -> None:
+    paths = (await description(wire))["paths"]
+    for path, methods in ROUTES.items():
+        assert methods <= set(paths[path]), path
+        assert all(paths[path][method]["summary"] for method in methods)
+
+
+@pytest.mark.requirement("OP-3")
+async def test_the_description_shows_streams_and_problems_with_examples(wire: Wire) -> None:
+    paths = (await description(wire))["paths"]
+    events = paths["/jobs/{job_id}/events"]["get"]["responses"]
+    assert "text/event-stream" in events["200"]["content"]
+    assert {"204", "400", "401", "404", "410"} <= set(events)
+    for status in ("400", "404", "410"):
+        for code, example in events[status]["content"]["application/problem+json"]["examples"].items():
+            assert example["value"]["status"] == CODES[code].status == int(status)
+
+
+@pytest.mark.requirement("OP-4")
+async def test_the_description_names_no_answer_that_the_server_does_not_give(wire: Wire) -> None:
+    found = await description(wire)
+    given = {200, 202, 204} | {kind.status for kind in CODES.values()}
+    for path, methods in found["paths"].items():
+        for method, operation in methods.items():
+            assert {int(status) for status in operation["responses"]} <= given, (method, path)
+    assert "HTTPValidationError" not in found["components"]["schemas"]
