@@ -58,7 +58,9 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
                 return existing, True
     if await node.control.open_count() >= settings.max_queued_jobs:
         raise TailraceError("queue_full", retry_after_s=5)
-    await node.control.index(job, time.time_ns() // 1_000_000, keep_ms + TOMBSTONE_MS)
+    # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
+    listed_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
+    await node.control.index(job, time.time_ns() // 1_000_000, listed_ms)
     made = await node.store.create(job, request, deadline_s=settings.job_deadline_s, ttl_s=ttl_s)
     await _offer(node, job, request.priority)
     return await node.store.show(job), not made

@@ -19,6 +19,7 @@ from shared.storage.control import Control
 from shared.storage.jobs import JobStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.tasks import end
 from shared.telemetry import process_name
 
 
@@ -70,8 +71,7 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
             try:
                 yield Node(settings, store, event_log, control, queue, tails)
             finally:
-                for loop in loops:
-                    loop.cancel()
+                await end(*loops)
 
 
 def node_of(request: Request) -> Node:

@@ -36,6 +36,8 @@ def problem(error: TailraceError, request_id: str | None = None) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if kind.status == 413:
+        headers["Connection"] = "close"  # or the rest of the body would be read as the next request
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, kind.status, headers, media_type=MEDIA_TYPE)
@@ -57,6 +59,8 @@ def from_validation(error: RequestValidationError) -> TailraceError:
         return TailraceError("invalid_request", f"There is no field {field!r}. Leave it out.", field=field)
     if first["type"] == "missing" and field == "body":
         return TailraceError("invalid_json", "The body is empty. Send one JSON object.")
+    if first["type"] == "string_pattern_mismatch":
+        return TailraceError("invalid_request", f"{field}: blanks and control characters are not allowed.", field=field)
     text = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     return TailraceError("invalid_request", f"{field}: {text}.", field=field)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from api.tail import Tail, Tails
-from shared.errors import TailraceError
+from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset
 from shared.jobs import JobKey
 from shared.storage.jobs import JobStore
@@ -70,9 +70,20 @@ class Reader:
                 if snapshot is not None:
                     yield Run([snapshot])
                     cursor = snapshot.id
+            now_s = asyncio.get_running_loop().time
+            silent_at_s = now_s() + heartbeat_s
             while True:
                 version = tail.version
-                step = await self._next(cursor, tail)
+                try:
+                    step = await self._next(cursor, tail)
+                except StorageError:
+                    # The store is away: the reader's connection outlasts it, and is told that it lives.
+                    await asyncio.sleep(REPAIR_LOOK_S)
+                    if now_s() >= silent_at_s:
+                        silent_at_s = now_s() + heartbeat_s
+                        yield None
+                    continue
+                silent_at_s = now_s() + heartbeat_s
                 if isinstance(step, Lost):
                     yield step
                     return
@@ -96,15 +107,8 @@ class Reader:
 
     async def _page(self, cursor: EventId) -> list[Entry] | None:
         """Entries after `cursor` from the log itself; None where it does not hold the cursor."""
-        while True:
-            try:
-                page = await self._log.read_after(self._job, cursor)
-            except TailraceError:
-                await asyncio.sleep(REPAIR_LOOK_S)
-                continue
-            if page.held and not (page.empty_log and cursor == START):
-                return page.entries
-            return None
+        page = await self._log.read_after(self._job, cursor)
+        return page.entries if page.held and not (page.empty_log and cursor == START) else None
 
     async def _resync(self, cursor: EventId, tail: Tail) -> Run | Lost:
         """What to tell a reader whose cursor the log does not hold.
@@ -123,7 +127,11 @@ class Reader:
             if page is not None:
                 return Run(page)
         snapshot = await self._snapshot()
-        return Lost(await self._log_lost()) if snapshot is None else Run([snapshot])
+        if snapshot is not None:
+            return Run([snapshot])
+        # Nothing before the terminal event: the log was lost and the job ended afterwards, or is not there at all.
+        rest = await self._log.read_after(self._job, START)
+        return Run(rest.entries) if rest.entries else Lost(await self._log_lost())
 
     async def _snapshot(self, *, only_if_reset: bool = False) -> Entry | None:
         """All before the terminal event as one `reset`; None where there is no log (or, if asked, no reset in it)."""

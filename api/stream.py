@@ -19,6 +19,7 @@ from api.node import Node
 from api.problems import problem
 from api.reader import Lost, Reader, Run, Start
 from shared.errors import StorageError, TailraceError
+from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +48,23 @@ class EventStream(Response):
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._write(send))
             watching = group.create_task(_until_disconnect(receive))
-            await _first(writing, watching, self._node.leaving)
-            if self._node.leaving.done():
-                # Readers leave one after the other, or they would all come back in the same moment.
-                spread_s = random.uniform(0, self._node.settings.drain_spread_s)
-                await _first(writing, watching, timeout_s=spread_s)
-            whole = writing.done() and writing.result()
-            gone = watching.done()
-            writing.cancel()
-            watching.cancel()
+            try:
+                await _first(writing, watching, self._node.leaving)
+                if self._node.leaving.done():
+                    # Readers leave one after the other, or they would all come back in the same moment.
+                    spread_s = random.uniform(0, self._node.settings.drain_spread_s)
+                    await _first(writing, watching, timeout_s=spread_s)
+                whole = writing.done() and writing.result()
+                gone = watching.done()
+            finally:
+                await end(writing, watching)
         if whole:
             await self._send(send, b"", more=False)
         elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
             await self._send(send, sse.retry(random.randint(200, 2000)), more=False)
         elif not gone and not self._begun and self._answers:
-            await problem(TailraceError("storage_unavailable", retry_after_s=1))(scope, receive, send)
+            error = TailraceError("storage_unavailable", retry_after_s=1)
+            await problem(error, scope.get("tailrace.request_id"))(scope, receive, send)
         elif not gone:
             await abort(scope, receive)
 

@@ -35,8 +35,8 @@ class Tail:
         self.version = 0
         self.base: EventId | None = None
         """The id that the ring's first entry follows; None until the log was looked at."""
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once the subscription is confirmed: what is read from then on misses nothing."""
+        self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """True once the subscription is confirmed: what is read from then on misses nothing. False: given up."""
         self._ring: deque[Entry] = deque()
         self._ring_events = ring_events
         self._waiters: list[asyncio.Future[None]] = []
@@ -128,39 +128,55 @@ class Tails:
     @asynccontextmanager
     async def attach(self, job: JobKey) -> AsyncIterator[Tail]:
         """The tail of `job` for one reader. StorageError where its notices cannot be subscribed to."""
-        tail = self._tails.get(job)
-        first = tail is None
-        if tail is None:
-            tail = self._tails[job] = Tail(job, self._ring_events)
-        tail.readers += 1
+        tail = await self._opened(job)
         try:
-            if first:
-                await self._open(tail)
-            else:
-                await asyncio.shield(tail.opened)
             yield tail
         finally:
-            tail.readers -= 1
-            if tail.readers == 0:
-                # Off the table before the first await: a reader that comes now gets a tail of its own.
-                if self._tails.get(job) is tail:
-                    del self._tails[job]
-                self._dirty.discard(tail)
-                if job not in self._tails:
-                    await self._notices.unsubscribe(notice_channel(job))
+            await self._detach(tail)
+
+    async def _opened(self, job: JobKey) -> Tail:
+        """A tail whose subscription is confirmed, this reader counted in."""
+        while True:
+            tail = self._tails.get(job)
+            first = tail is None
+            if tail is None:
+                tail = self._tails[job] = Tail(job, self._ring_events)
+            tail.readers += 1
+            try:
+                if first:
+                    await self._open(tail)
+                    return tail
+                if await asyncio.shield(tail.opened):
+                    return tail
+            except BaseException:
+                await self._detach(tail)
+                raise
+            await self._detach(tail)  # whoever was opening it has left; the next in line opens another
+
+    async def _detach(self, tail: Tail) -> None:
+        job = tail.job
+        tail.readers -= 1
+        if tail.readers == 0:
+            # Off the table before the first await: a reader that comes now gets a tail of its own.
+            if self._tails.get(job) is tail:
+                del self._tails[job]
+            self._dirty.discard(tail)
+            if job not in self._tails:
+                await self._notices.unsubscribe(notice_channel(job))
 
     async def _open(self, tail: Tail) -> None:
         try:
             await self._notices.subscribe(notice_channel(tail.job), lambda _: self._mark(tail))
         except BaseException as error:
-            # Whoever waits for this tail fails with it; the next reader opens a new one.
             if self._tails.get(tail.job) is tail:
                 del self._tails[tail.job]
-            cause = error if isinstance(error, StorageError) else StorageError("storage_unavailable")
-            tail.opened.set_exception(cause)
-            tail.opened.exception()
+            if isinstance(error, StorageError):
+                tail.opened.set_exception(error)  # whoever waits for this tail fails with it
+                tail.opened.exception()
+            else:
+                tail.opened.set_result(False)
             raise
-        tail.opened.set_result(None)
+        tail.opened.set_result(True)
         self._mark(tail)
 
     def _mark(self, tail: Tail) -> None:
@@ -169,12 +185,18 @@ class Tails:
 
     async def run(self) -> None:
         """Read what is dirty until cancelled; on every tick look at everything, for a notice may have been lost."""
+        loop = asyncio.get_running_loop()
+        tick_at_s = loop.time()
         while True:
             try:
-                async with asyncio.timeout(self._tick_s * random.uniform(0.75, 1.0)):
+                async with asyncio.timeout_at(tick_at_s):
                     await self._wanted.wait()
             except TimeoutError:
+                pass
+            if loop.time() >= tick_at_s:
+                # By the clock, not by silence: a node that hears of many logs must not forget the one it does not.
                 self._dirty.update(tail for tail in self._tails.values() if not tail.ended)
+                tick_at_s = loop.time() + self._tick_s * random.uniform(0.75, 1.0)
             self._wanted.clear()
             tails, self._dirty = list(self._dirty), set()
             for start in range(0, len(tails), READ_AT_ONCE):

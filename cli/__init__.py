@@ -1,0 +1,1 @@
+"""The `tailrace` command: may import everything, is imported by nobody."""

@@ -24,13 +24,17 @@ FUNCTION = "generate"
 
 _WAKE_LIST_MAX = 10_000
 _WAKE_LIST_MS = 3_600_000
+_WITHDRAWN_MS = 10_000
 _PRIORITY_STEP_MS = 10**11
 """Three years: a higher priority comes before any age. Scores stay in the past, or arq would wait for them."""
 
 
 def serialize(data: dict[str, Any]) -> bytes:
-    """What arq stores, as JSON: its default, pickle, runs code for whoever can write to the store."""
-    return msgspec.json.encode(data)
+    """What arq stores, as JSON: its default, pickle, runs code for whoever can write to the store.
+
+    A result that arq wants to keep may hold an exception; its text will do.
+    """
+    return msgspec.json.encode(data, enc_hook=repr)
 
 
 def deserialize(data: bytes) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class Queue:
         body = serialize_job(FUNCTION, (str(job),), {}, None, now_ms, serializer=serialize)
         with storage_errors():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.set(job_key_prefix + name, body, px=2 * DAY_MS, nx=True)
+            pipe.set(job_key_prefix + name, body, px=2 * DAY_MS)
             pipe.zadd(self._name, {name: now_ms - (priority + 1) * _PRIORITY_STEP_MS}, nx=True)
             if wake:
                 pipe.lpush(WAKE, name)
@@ -89,7 +93,8 @@ class Queue:
         with storage_errors():
             pipe = self._redis.pipeline(transaction=True)
             pipe.zrem(self._name, name)
-            pipe.delete(job_key_prefix + name)
+            # Not deleted: arq may be about to read it, and would call the job expired.
+            pipe.pexpire(job_key_prefix + name, _WITHDRAWN_MS)
             await pipe.execute()
 
     async def outstanding(self, names: list[str]) -> list[bool]:

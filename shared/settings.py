@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -82,10 +82,18 @@ class Settings(BaseSettings):
         pairs: dict[str, str] = {}
         for part in filter(None, (piece.strip() for piece in value.split(","))):
             name, mark, target = part.partition("=")
-            if not mark or ":" not in target:
+            module, _, attribute = target.strip().partition(":")
+            if not (mark and name.strip() and module.strip() and attribute.strip()):
                 raise ValueError(f"{part!r} is not name=module:attribute")
             pairs[name.strip()] = target.strip()
         return pairs
+
+    @model_validator(mode="after")
+    def _leases_are_renewed_in_time(self) -> Self:
+        """A lease must outlive two renewals: one may be late or lost."""
+        if self.lease_renew_s * 2 > self.lease_s:
+            raise ValueError("TAILRACE_LEASE_RENEW_S must be at most half of TAILRACE_LEASE_S")
+        return self
 
     @property
     def tenants_by_key(self) -> dict[str, str]:
@@ -95,6 +103,8 @@ class Settings(BaseSettings):
             tenant, mark, key = part.partition(":")
             if not mark or not key or not tenant.replace("-", "").replace("_", "").isalnum():
                 raise ValueError("TAILRACE_API_KEYS is tenant:key,tenant:key; a tenant is letters, digits, - and _")
+            if table.get(key, tenant) != tenant:
+                raise ValueError("TAILRACE_API_KEYS gives one key to two tenants")
             table[key] = tenant
         return table
 

@@ -33,13 +33,13 @@ class Attempt:
         self._usage: dict[str, int] = {}
         self._finish: FinishReason | None = None
         self._bytes_left = max_bytes
-        self._held = ""
+        self._held: dict[str | int, str] = {}
         self._first_ms: int | None = None
 
     def begin_call(self) -> None:
         """A new call of the same attempt: nothing that an earlier one left behind counts."""
         self._finish = None
-        self._held = ""
+        self._held = {}
         self._usage = {}
 
     @property
@@ -50,30 +50,31 @@ class Attempt:
     def accept(self, piece: Piece, at_ms: int) -> Event | None:
         """The event for one piece, None where the piece shows nothing. `output_too_large` beyond the limit."""
         match piece:
-            case Token(text=text):
-                return self._text(Token, text, at_ms)
-            case Reasoning(text=text):
-                return self._text(Reasoning, text, at_ms)
+            case Token(text=text) | Reasoning(text=text):
+                whole = self._whole(type(piece).__name__, text)
+                return self._content(type(piece)(whole), whole, at_ms) if whole else None
             case ToolCall():
-                return self._content(
-                    ToolCall(piece.index, piece.id, piece.name, clean_text(piece.arguments)), piece.arguments, at_ms
-                )
+                return self._tool_call(piece, at_ms)
             case Usage(counts=counts):
                 self._usage = counts
             case Finish(reason=reason):
                 self._finish = reason
         return None
 
-    def _text(self, kind: type[Token] | type[Reasoning], text: str, at_ms: int) -> Event | None:
-        # Half a surrogate pair waits for its other half; what never comes becomes U+FFFD in clean_text.
-        text = self._held + text
-        self._held = ""
+    def _tool_call(self, piece: ToolCall, at_ms: int) -> Event:
+        arguments = self._whole(piece.index, piece.arguments)
+        call = ToolCall(piece.index, clean_text(piece.id), clean_text(piece.name), arguments)
+        return self._content(call, arguments, at_ms)
+
+    def _whole(self, of: str | int, text: str) -> str:
+        """Half a surrogate pair waits for its other half, kind by kind; what never comes becomes U+FFFD."""
+        text = self._held.pop(of, "") + text
         if is_split(text):
-            self._held, text = text[-1], text[:-1]
-        return self._content(kind(clean_text(text)), text, at_ms) if text else None
+            self._held[of], text = text[-1], text[:-1]
+        return clean_text(text)
 
     def _content(self, event: Token | Reasoning | ToolCall, text: str, at_ms: int) -> Event:
-        self._bytes_left -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        self._bytes_left -= len(text) if text.isascii() else len(text.encode())
         if self._bytes_left < 0:
             raise TailraceError("output_too_large")
         self.tokens += isinstance(event, Token)
@@ -85,12 +86,15 @@ class Attempt:
             self.ttft_ms = at_ms
         return _at(event, at_ms)
 
-    def rest(self) -> Event | None:
+    def rest(self, at_ms: int) -> list[Event]:
         """What was held back and has no second half any more."""
-        held, self._held = self._held, ""
-        if held:
-            self.tokens += 1
-        return Token("\ufffd") if held else None
+        held, self._held = self._held, {}
+        lost = "\ufffd"
+        events = [
+            ToolCall(of, "", "", lost) if isinstance(of, int) else Token(lost) if of == "Token" else Reasoning(lost)
+            for of in held
+        ]
+        return [self._content(event, lost, at_ms) for event in events]
 
     def done(self, at_ms: int) -> Done:
         """The terminal event of a whole answer. ProviderError where the stream ended without the provider's mark."""

@@ -2,10 +2,11 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from shared.events import Event
 from shared.jobs import JobKey
-from shared.storage.jobs import Claimed, JobStore, Refused
+from shared.storage.jobs import Claimed, JobStore, Refused, operation_token
 from shared.storage.log import EventLog
 from shared.transcript import fold
 
@@ -16,8 +17,10 @@ _ENDS_WITH = {
     "POISONED": "poisoned",
     "EXHAUSTED": "attempts_exhausted",
     "INTERRUPTED": "worker_lost",
+    "LOGLESS": "log_lost",
 }
 _TEXT_TRIES = 3
+_UNANSWERED_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Claimer:
         self._log = event_log
         self._worker = worker
         self._lease_ms = lease_ms
+        self._unanswered: dict[tuple[JobKey, int | None], str] = {}
+        """Claims whose answer never came: tried again, they are the same operation and cost no second attempt."""
 
     async def take(
         self, job: JobKey, *, epoch: int | None = None, reason: str = "", usage: dict[str, int] | None = None
@@ -44,22 +49,19 @@ class Claimer:
 
         A job that may not run again (deadline, poison, attempts, on_interrupt=fail) is ended here and now.
         """
-        answer = await self._store.claim(job, self._worker, self._lease_ms, epoch=epoch, reason=reason, usage=usage)
+        while len(self._unanswered) >= _UNANSWERED_MAX:
+            del self._unanswered[next(iter(self._unanswered))]
+        token = self._unanswered.setdefault((job, epoch), operation_token())
+        more: dict[str, Any] = {"epoch": epoch, "reason": reason, "usage": usage}
+        answer = await self._store.claim(job, self._worker, self._lease_ms, token=token, **more)
         text = ""
         for _ in range(_TEXT_TRIES):
             if not (isinstance(answer, Refused) and answer.verdict == "NEED_TEXT"):
                 break
             text = fold(await self._events(job)).text
-            answer = await self._store.claim(
-                job,
-                self._worker,
-                self._lease_ms,
-                epoch=epoch,
-                reason=reason,
-                usage=usage,
-                keep=len(text),
-                counted_at=answer.last,
-            )
+            counted = {"keep": len(text), "counted_at": answer.last}
+            answer = await self._store.claim(job, self._worker, self._lease_ms, token=token, **more, **counted)
+        self._unanswered.pop((job, epoch), None)
         if isinstance(answer, Claimed):
             return Taken(answer, text)
         await self._end(job, answer, epoch)

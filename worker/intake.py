@@ -10,7 +10,7 @@ import random
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.worker import Retry, Worker, func
+from arq.worker import RetryJob, Worker, func
 
 from shared.errors import StorageError
 from shared.queue import FUNCTION, Queue, deserialize, serialize
@@ -110,14 +110,15 @@ class Intake:
         return worker
 
     async def _deliver(self, ctx: dict[str, Any], job: str) -> None:
-        """arq's one function: claim and return. It stays in the queue where no slot is free or the store is away."""
+        """arq's one function: claim and return. Where no slot is free or the store is away, the offer keeps its place
+        in the queue (RetryJob; arq's Retry would move it behind all others)."""
         started = self._runner.try_start(ctx["job_id"], withdraw=False)
         if started is None:
-            raise Retry(defer=0.1)
+            raise RetryJob
         self._arq.holding += 1
         try:
             await started
         except StorageError:
-            raise Retry(defer=0.5) from None
+            raise RetryJob from None
         finally:
             self._arq.holding -= 1

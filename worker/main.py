@@ -20,6 +20,7 @@ from shared.storage.jobs import JobStore
 from shared.storage.keys import job_of, worker_channel
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.tasks import end
 from shared.telemetry import log_start, process_name, say_ready, set_up_logging
 from worker.claim import Claimer
 from worker.generate import Tools
@@ -111,11 +112,9 @@ class Worker:
         serving.append(group.create_task(warm_up(providers)))
         await self._stopping.wait()
         log.info("draining for up to %.1f s", settings.worker_drain_s)
-        for task in feeding:
-            task.cancel()
+        await end(*feeding)
         await runner.drain(settings.worker_drain_s)
-        for task in serving:
-            task.cancel()
+        await end(*serving)
 
     async def _store_answers(self, store: JobStore, control: Control) -> None:
         """Wait for the stores at the start: a worker that cannot work is not ready, and no reason to end."""

@@ -129,9 +129,8 @@ class Pump:
             if patience.expired():
                 raise ProviderError("provider_timeout") from None
             raise
-        rest = attempt.rest()
-        if rest is not None:
-            writer.add(rest, attempt.ttft_ms)
+        for event in attempt.rest(self._now_ms()):
+            writer.add(event, attempt.ttft_ms)
 
     def _call(self) -> Call:
         request = self._record.request

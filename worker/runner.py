@@ -12,6 +12,10 @@ from worker.generate import Generation, Stop, Tools
 
 log = logging.getLogger(__name__)
 
+_CLAIM_TRIES = 4
+_CLAIM_PAUSE_S = 0.25
+"""A claim that the store took but whose answer was lost is the same claim when it is tried again (worker/claim.py)."""
+
 
 class Runner:
     """Owns every generation of the worker. `group` is the worker's task group."""
@@ -97,12 +101,17 @@ class Runner:
             self._changed.set()
 
     async def _claim(self, job: JobKey, decided: asyncio.Future[None]) -> Generation | None:
-        try:
-            taken = await self._tools.claimer.take(job)
-        except StorageError as error:
-            if not decided.done():
-                decided.set_exception(error)
-                decided.exception()  # whoever waits gets it; nobody need wait
+        taken = None
+        for tries in range(_CLAIM_TRIES):
+            try:
+                taken = await self._tools.claimer.take(job)
+                break
+            except StorageError as error:
+                if tries == _CLAIM_TRIES - 1 and not decided.done():
+                    decided.set_exception(error)
+                    decided.exception()  # whoever waits gets it; nobody need wait
+                await asyncio.sleep(_CLAIM_PAUSE_S)
+        if taken is None:
             return None
         if not decided.done():
             decided.set_result(None)

@@ -96,15 +96,11 @@ class LogWriter:
         batch = self._events[self._acked : self._acked + MAX_BATCH]
         last = self._closing is not None and self._acked + len(batch) == len(self._events)
         try:
-            answer = await self._send(batch, last)
+            ending = await self._obey(await self._send(batch, last), len(batch), last)
         except StorageError as error:
             return await self._wait_for_store(error)
         self._failing_since = None
-        if answer.verdict == "OK":
-            self._acked += len(batch)
-            self._ttft_noted = self._ttft_ms is not None
-            return Ending.WRITTEN if last else None
-        return await self._obey(answer)
+        return ending
 
     async def _send(self, batch: list[Event], last: bool) -> Appended:
         first_seq = self._base_seq + self._acked
@@ -116,10 +112,15 @@ class LogWriter:
             )
         return await self._store.append(self._job, self.epoch, first_seq, batch, ttft_ms)
 
-    async def _obey(self, answer: Appended) -> Ending | None:
+    async def _obey(self, answer: Appended, count: int, last: bool) -> Ending | None:
+        if answer.verdict == "OK":
+            self._acked += count
+            self._ttft_noted = self._ttft_ms is not None
+            return Ending.WRITTEN if last else None
         if answer.verdict == "GAP":
             log.warning("job %s: the log lost its tail after seq %d; appending it again", self._job, answer.last_seq)
             self._acked = max(0, answer.last_seq + 1 - self._base_seq)
+            self._ttft_noted = False
             return None
         if answer.verdict == "STALE":
             claimed = await self._reclaim()

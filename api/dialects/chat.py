@@ -40,7 +40,10 @@ class Chat:
         """The frames of what this dialect can show; other events have none."""
         frames = []
         for entry in entries:
-            frames += [self._frame(entry.id, body) for body in self._bodies(entry.event) if body is not None]
+            bodies = [body for body in self._bodies(entry.event) if body is not None]
+            # Of two frames for one event the last has the id: a cut between them must not cost the second.
+            frames += [self._frame(None, body) for body in bodies[:-1]]
+            frames += [self._frame(entry.id, body) for body in bodies[-1:]]
             if self.finished:
                 break
         return b"".join(frames)

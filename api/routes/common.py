@@ -69,9 +69,12 @@ async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect)
     return _event_stream(node, record, start, dialect, answers=False)
 
 
-def created(node: Node, record: JobRecord, dialect: Dialect) -> EventStream:
-    """The events of a job that this very request has made, from the first on."""
-    return _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, answers=True)
+def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) -> EventStream:
+    """The events of a job that this very request has made, or made before (`replayed`), from the first on."""
+    response = _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, answers=True)
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, answers: bool) -> EventStream:

@@ -58,9 +58,7 @@ async def create(
     record, replayed = await take_in(node, tenant, asked, check_key(idempotency_key))
     # A node that is leaving still names the job that it made; its events are to be had from another.
     if "text/event-stream" in request.headers.get("accept", "") and not node.leaving.done():
-        response = created(node, record, dialect("native"))
-        response.headers.update({"Idempotent-Replayed": "true"} if replayed else {})
-        return response
+        return created(node, record, dialect("native"), replayed=replayed)
     headers = {"Location": f"/jobs/{record.key.id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -30,8 +30,8 @@ _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 
 
 async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str, key: str | None) -> Response:
-    record, _ = await take_in(node, tenant, request, check_key(key))
-    return created(node, record, dialect(dialect_name))
+    record, replayed = await take_in(node, tenant, request, check_key(key))
+    return created(node, record, dialect(dialect_name), replayed=replayed)
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)

@@ -97,7 +97,7 @@ class Batcher:
         """Load all scripts, and find out once whether this server knows script flags."""
         if self._flags is None:
             try:
-                await self._redis.eval("#!lua\nreturn 1", 0)  # type: ignore[misc]  # its types promise no awaitable
+                await self._redis.eval("#!lua flags=allow-oom\nreturn 1", 0)  # type: ignore[misc]  # its types promise no awaitable
                 self._flags = True
             except ResponseError:
                 self._flags = False

@@ -45,7 +45,9 @@ class Control:
             mine = keys.jobs_of(job.tenant)
             pipe.zadd(mine, {job.id: 0})
             pipe.zremrangebylex(mine, "-", f"({job_id_prefix(created_ms - keep_ms)}")
-            pipe.pexpire(mine, keep_ms)
+            # Set where there is none, and then only ever made longer: GT alone takes a key without an end for endless.
+            pipe.pexpire(mine, keep_ms, nx=True)
+            pipe.pexpire(mine, keep_ms, gt=True)
             await pipe.execute()
 
     async def close(self, *jobs: JobKey) -> None:

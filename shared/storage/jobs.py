@@ -33,7 +33,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a claim did not take the job: GONE, ENDED, BUSY, DEADLINE, POISONED, EXHAUSTED, INTERRUPTED or NEED_TEXT."""
+    """Why a claim did not take the job; the verdicts are those of claim_v1.lua."""
 
     verdict: str
     epoch: int = 0
@@ -145,9 +145,14 @@ class JobStore:
         standings = [_standing(meta, left_ms) for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)]
         return seconds * 1000 + micros // 1000, standings
 
-    async def claim(self, job: JobKey, worker: str, lease_ms: int, **more: Any) -> Claimed | Refused:
-        """Take the job for `worker`. `more`: see `_claim_args`. The record read with it shows the state after."""
-        token = operation_token()
+    async def claim(
+        self, job: JobKey, worker: str, lease_ms: int, *, token: str | None = None, **more: Any
+    ) -> Claimed | Refused:
+        """Take the job for `worker`. `more`: see `_claim_args`. The record read with it shows the state after.
+
+        `token`: the name of this operation where it may have been tried before; then the first try's answer counts.
+        """
+        token = token or operation_token()
         answer = await self._batcher.call(scripts.CLAIM, job_keys(job), _claim_args(token, worker, lease_ms, **more))
         if answer[0] != "OK":
             if answer[0] == "NEED_TEXT":

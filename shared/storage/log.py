@@ -33,12 +33,20 @@ def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
     entries = [_entry(entry_id, fields) for entry_id, fields in raw]
     full = len(raw) >= count
     if cursor == START:
-        held = not entries or entries[0].id.seq == 1
-        return Page(entries, held, full, not entries)
+        whole = _without_hole(cursor, entries)
+        return Page(whole, bool(whole) or not entries, full or len(whole) < len(entries), not entries)
     if not entries or entries[0].id != cursor:
         return Page([], False, full, not entries)
-    rest = entries[1:]
-    return Page(rest, not rest or rest[0].id.seq == cursor.seq + 1, full)
+    whole = _without_hole(cursor, entries[1:])
+    return Page(whole, bool(whole) or len(entries) == 1, full or len(whole) < len(entries) - 1)
+
+
+def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:
+    """The entries up to the first that does not follow; who comes back from there finds the cursor not held."""
+    for place, entry in enumerate(entries):
+        if entry.id.seq != cursor.seq + 1 + place:
+            return entries[:place]
+    return entries
 
 
 def _entry(entry_id: str, fields: list[str] | dict[str, str]) -> Entry:
@@ -66,15 +74,16 @@ class EventLog:
         return [read_page(cursor, raw, count + 1) for (_, cursor), raw in zip(wanted, answers, strict=True)]
 
     async def read_all(self, job: JobKey) -> list[Entry]:
-        """The whole log, page by page. Empty where there is none."""
+        """All that the log holds, page by page, holes or not. Empty where there is none."""
         entries: list[Entry] = []
-        cursor = START
+        after = "-"
         while True:
-            page = await self.read_after(job, cursor)
-            entries += page.entries
-            if not page.full or not page.entries:
+            with storage_errors():
+                raw = await self._redis.xrange(job_keys(job).log, after, "+", count=PAGE)
+            entries += [_entry(entry_id, fields) for entry_id, fields in raw]
+            if len(raw) < PAGE:
                 return entries
-            cursor = entries[-1].id
+            after = f"({raw[-1][0]}"
 
     async def last_ids(self, jobs: list[JobKey]) -> list[EventId | None]:
         """The id of each log's last entry; None where there is no log."""

@@ -25,8 +25,10 @@ def provider() -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "tests.support.provider_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        yield {name: str(value) for name, value in json.loads(process.stdout.readline()).items()}
-        process.terminate()
+        try:
+            yield {name: str(value) for name, value in json.loads(process.stdout.readline()).items()}
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -141,6 +141,25 @@ async def test_a_chat_meta_stream_from_the_start_begins_with_its_start_frame(wir
     assert (await wire.events(job, dialect="chat-meta")).bodies[0] == '{"event": "start", "model": "demo"}'
 
 
+@pytest.mark.requirement("DI-4")
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        "chat",
+        "chat-meta",
+        "langchain",
+    ],
+)
+async def test_a_cut_after_any_frame_of_what_survived_loses_nothing(wire: Wire, dialect: str) -> None:
+    job = await wire.submit("a b c", BROKEN)
+    await wire.ended(job)
+    whole = await wire.events(job, dialect=dialect)
+    for place, frame in enumerate(whole.frames[:-1], start=1):
+        # A frame without an id leaves the reader's cursor where it was: here, at the start.
+        rest = (await wire.events(job, frame.id, dialect=dialect)).bodies if frame.id else whole.bodies
+        assert rest[-len(whole.bodies[place:]) :] == whole.bodies[place:]
+
+
 @pytest.mark.requirement("DI-7")
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_cancelled_job_ends_in_the_error_frame(wire: Wire, dialect: str) -> None:

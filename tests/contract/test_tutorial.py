@@ -107,3 +107,21 @@ async def test_a_repeated_message_under_one_key_is_asked_once(strict: Strict, pa
     first, again = [await post(strict.acme, path, {"message": "tokens:2"}, **headers) for _ in range(2)]
     assert again.headers["x-tailrace-job"] == first.headers["x-tailrace-job"]
     assert again.bodies == first.bodies
+
+
+@pytest.mark.requirement("ID-9")
+async def test_a_repeated_message_is_said_to_be_a_replay(strict: Strict) -> None:
+    headers = {"Idempotency-Key": f"k-{uuid4()}"}
+    streams = [await post(strict.acme, "/chat/stream", {"message": "tokens:2"}, **headers) for _ in range(2)]
+    assert [stream.headers.get("idempotent-replayed") for stream in streams] == [None, "true"]
+
+
+@pytest.mark.requirement("ID-9")
+@pytest.mark.parametrize("path", ["/chat/stream", "/anthropic/stream"])
+async def test_another_message_under_the_same_key_is_a_conflict(strict: Strict, path: str) -> None:
+    headers = {"Idempotency-Key": f"k-{uuid4()}"}
+    await post(strict.acme, path, {"message": "tokens:2"}, **headers)
+    other = await strict.acme.ask("POST", path, {"message": "tokens:3"}, headers=headers)
+    assert_problem(other, 409, "idempotency_conflict")
+    bad = await strict.acme.ask("POST", path, {"message": "tokens:3"}, headers={"Idempotency-Key": "a b"})
+    assert_problem(bad, 400, "invalid_request", "Idempotency-Key")

@@ -1,7 +1,5 @@
 """The store fixtures: every storage test runs on fakeredis and on a real Valkey, and may leave no key behind."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from shared.storage.jobs import JobStore
 from shared.storage.keys import PERMANENT
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from tests.support.loops import running
 from tests.support.stores import ValkeyProcess, running_valkey
 
 
@@ -61,8 +60,7 @@ async def stores(redis_client: Redis) -> AsyncIterator[Stores]:
     """The storage layer, its background loops running."""
     batcher = Batcher(redis_client)
     notices = Notices(redis_client)
-    async with asyncio.TaskGroup() as group:
-        loops = [group.create_task(batcher.run()), group.create_task(notices.run())]
+    async with running(batcher.run(), notices.run()):
         yield Stores(
             redis_client,
             JobStore(redis_client, batcher),
@@ -71,10 +69,6 @@ async def stores(redis_client: Redis) -> AsyncIterator[Stores]:
             Queue(redis_client, "tailrace:queue"),
             notices,
         )
-        for loop in loops:
-            loop.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*loops, return_exceptions=True)
 
 
 @pytest.fixture

@@ -38,7 +38,12 @@ _calls = st.lists(
     st.fixed_dictionaries({"index": st.integers(0, 9), "id": TEXT, "name": TEXT, "arguments": TEXT}), max_size=2
 )
 
-QUEUED: st.SearchStrategy[Event] = st.builds(Queued, job_id=TEXT, provider=TEXT, model=TEXT, at_ms=_at_ms)
+_LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, where RFC 3339 ends."""
+
+QUEUED: st.SearchStrategy[Event] = st.builds(
+    Queued, job_id=TEXT, provider=TEXT, model=TEXT, at_ms=st.none() | st.integers(0, _LAST_MS)
+)
 CONTENT: st.SearchStrategy[Event] = st.one_of(
     st.builds(Token, text=TEXT, at_ms=_at_ms),
     st.builds(Token, text=TEXT),

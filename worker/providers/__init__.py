@@ -1,0 +1,1 @@
+"""The providers: one adapter a file, and what they share."""

@@ -3,7 +3,7 @@
 --       6 reason of the reset ('' = find out), 7 usage JSON so far ('' = as stored), 8 code points to keep ('' = none
 --       known), 9 last id that 8 was counted at
 -- Answers {OK, epoch, seq, attempt, at_ms} or {verdict, …}: GONE, ENDED, BUSY, DEADLINE, POISONED, EXHAUSTED,
--- INTERRUPTED (each with the epoch, for `end`), or NEED_TEXT: count the text first, then claim again.
+-- INTERRUPTED, LOGLESS (each with the epoch, for `end`), or NEED_TEXT: count the text first, then claim again.
 local before = done_before(ARGV[1])
 if before then return before end
 
@@ -36,7 +36,7 @@ local content = m[8] and true or false
 if content and m[9] == 'fail' then return {'INTERRUPTED', int(epoch), why} end
 
 local last_epoch, last_seq = last_id(KEYS[2])
-if not last_epoch then return {'GONE'} end
+if not last_epoch then return {'LOGLESS', int(epoch)} end
 local keep = '0'
 if content and m[9] == 'continue' then
   local last = int(last_epoch) .. '-' .. int(last_seq)

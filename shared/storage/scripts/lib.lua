@@ -37,7 +37,8 @@ end
 local function remember(token, result)
   redis.call('HSET', KEYS[4], token, cjson.encode(result))
   if redis.call('PTTL', KEYS[4]) < 0 then
-    redis.call('PEXPIREAT', KEYS[4], redis.call('HGET', KEYS[1], 'live_until_ms') or int(now_ms() + OPS_MS))
+    local m = redis.call('HMGET', KEYS[1], 'live_until_ms', 'finished_ms')
+    redis.call('PEXPIREAT', KEYS[4], m[1] and not m[2] and m[1] or int(now_ms() + OPS_MS))
   end
   return result
 end

@@ -1,0 +1,125 @@
+"""Readers come and go: they share one subscription, stand in nobody's way, and leave nothing behind."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.errors import StorageError
+from shared.events import Token
+from shared.storage.keys import notice_channel
+from tests.storage.conftest import Stores
+from tests.storage.reading import Node, Reading, finish, running_job, running_node
+from tests.support.loops import end, until
+
+
+@pytest.fixture
+async def node(stores: Stores) -> AsyncIterator[Node]:
+    """A node on the store of the test."""
+    async with running_node(stores) as made:
+        yield made
+
+
+async def _nothing_left(stores: Stores, node: Node) -> None:
+    """Wait until no table names a reader that has gone."""
+    notices = stores.notices
+    await until(lambda: not any((node.tails._tails, node.tails._dirty, notices._listeners, notices._confirmations)))
+
+
+async def _nobody_subscribed(stores: Stores) -> bool:
+    return not await stores.redis.pubsub_channels()
+
+
+async def test_readers_of_one_job_share_one_subscription(stores: Stores, node: Node) -> None:
+    job, epoch = await running_job(stores)
+    readings = [Reading(node, job) for _ in range(5)]
+    await until(lambda: all(len(reading.entries) == 2 for reading in readings))
+
+    assert await stores.redis.pubsub_numsub(notice_channel(job)) == [(notice_channel(job), 1)]
+    assert len(node.tails._tails) == 1
+
+    for reading in readings[1:]:
+        await end(reading.task)
+    await finish(stores, job, epoch, 3)
+    assert await readings[0].ended() == await stores.log.read_all(job)
+    await _nothing_left(stores, node)
+    await until(lambda: _nobody_subscribed(stores))
+
+
+async def test_readers_that_stay_to_the_end_leave_nothing(stores: Stores, node: Node) -> None:
+    jobs = [await running_job(stores) for _ in range(4)]
+    readings = [Reading(node, job) for job, _ in jobs for _ in range(3)]
+    await until(lambda: all(reading.attached for reading in readings))
+    for job, epoch in jobs:
+        await finish(stores, job, epoch, 3)
+    for reading in readings:
+        assert len(await reading.ended()) == 3
+    await _nothing_left(stores, node)
+    await until(lambda: _nobody_subscribed(stores))
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_readers_that_leave_in_the_middle_leave_nothing(stores: Stores, node: Node, seed: int) -> None:
+    chance = random.Random(seed)
+    jobs = [await running_job(stores) for _ in range(3)]
+    readings: list[Reading] = []
+    for seq in range(3, 40):
+        readings.append(Reading(node, chance.choice(jobs)[0]))
+        await until(lambda: readings[-1].attached)
+        await stores.jobs.append(jobs[0][0], jobs[0][1], seq, [Token("x")])
+        if chance.random() < 0.6:
+            await end(readings.pop(chance.randrange(len(readings))).task)
+    await end(*(reading.task for reading in readings))
+    await _nothing_left(stores, node)
+
+
+async def test_a_reader_that_comes_as_the_last_one_leaves_misses_nothing(stores: Stores, node: Node) -> None:
+    job, epoch = await running_job(stores)
+    for seq in range(3, 23):
+        leaving = Reading(node, job)
+        await until(lambda: leaving.attached)  # noqa: B023 - awaited here
+        leaving.task.cancel()
+        coming = Reading(node, job)
+        await stores.jobs.append(job, epoch, seq, [Token("x")])
+        await until(lambda: len(coming.entries) == seq)  # noqa: B023 - awaited here
+        await end(leaving.task, coming.task)
+    await _nothing_left(stores, node)
+
+
+async def test_a_reader_that_leaves_while_it_is_attached_leaves_nothing(stores: Stores, node: Node) -> None:
+    job, _ = await running_job(stores)
+    gone = Reading(node, job)
+    await asyncio.sleep(0)
+    assert stores.notices._listeners
+    await end(gone.task)
+    await _nothing_left(stores, node)
+
+
+async def test_a_reader_that_leaves_while_it_is_attached_takes_no_other_with_it(stores: Stores, node: Node) -> None:
+    job, epoch = await running_job(stores)
+    first, second = Reading(node, job), Reading(node, job)
+    await asyncio.sleep(0)
+    assert stores.notices._confirmations
+    await end(first.task)
+    await finish(stores, job, epoch, 3)
+    assert len(await second.ended()) == 3
+
+
+async def test_a_store_that_cannot_be_subscribed_to_is_told_to_all_who_wait(
+    stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        await asyncio.sleep(0)
+        raise StorageError("storage_unavailable")
+
+    job, epoch = await running_job(stores)
+    monkeypatch.setattr(stores.notices, "subscribe", refused)
+    readings = [Reading(node, job) for _ in range(3)]
+    ends = await asyncio.gather(*(reading.task for reading in readings), return_exceptions=True)
+    assert [type(error) for error in ends] == [StorageError] * 3
+
+    monkeypatch.undo()
+    await finish(stores, job, epoch, 3)
+    assert len(await Reading(node, job).ended()) == 3
+    await _nothing_left(stores, node)
