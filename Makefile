@@ -26,7 +26,7 @@ up: setup  ## embedded Valkey, an API node and a worker on this machine, until C
 	@$(BIN)/tailrace up $(ARGS)
 
 test: setup  ## the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: setup  ## format, lint and strict types, over source and tests
 	@$(BIN)/ruff format --check .

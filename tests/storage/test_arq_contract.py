@@ -11,7 +11,7 @@ import pytest
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
 from arq.jobs import deserialize_job_raw, serialize_job
-from arq.worker import Retry, Worker, func
+from arq.worker import RetryJob, Worker, func
 from redis.exceptions import RedisError
 
 from shared.errors import StorageError
@@ -167,10 +167,6 @@ async def _delivered(arq: Arq, name: str) -> bool:
     return not await arq.redis.exists(in_progress_key_prefix + name)
 
 
-async def test_a_retrys_delay_is_in_seconds() -> None:
-    assert Retry(defer=0.1).defer_score == 100
-
-
 async def test_an_offer_that_is_under_way_elsewhere_is_not_delivered_twice(arq: Arq) -> None:
     name = await arq.offer()
     await arq.redis.set(in_progress_key_prefix + name, "1", px=60_000)
@@ -267,6 +263,8 @@ async def test_an_error_of_the_store_ends_arqs_loop_and_a_new_one_goes_on(tmp_pa
 
 def test_what_we_override_is_still_there_to_override() -> None:
     source = inspect.getsource(Worker)
+    assert issubclass(RetryJob, Exception)
+    assert "(asyncio.CancelledError, RetryJob)" in source
     assert "self.job_counter < self.max_jobs" in source
     assert "self.job_counter >= self.max_jobs" in source
     assert "self.in_progress_timeout_s" in inspect.getsource(Worker.start_jobs)

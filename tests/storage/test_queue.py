@@ -95,7 +95,7 @@ async def test_an_offer_is_outstanding_while_arq_holds_it_and_no_longer(stores: 
     assert await stores.queue.outstanding([]) == []
 
 
-async def test_a_withdrawn_offer_leaves_nothing_and_can_be_made_again(stores: Stores) -> None:
+async def test_a_withdrawn_offer_is_soon_gone_and_can_be_made_again(stores: Stores) -> None:
     job = new_job()
     name = await _offer(stores, job=job)
     await stores.queue.withdraw(name)

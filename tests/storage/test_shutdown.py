@@ -1,80 +1,66 @@
-"""Background loops end when they are told to, in whatever they are: a process that hangs at its end is killed."""
+"""Processes end when they are told to, whatever they are at: one that hangs at its end is killed, and its work lost."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from api.node import running_node
-from api.tail import Tail, Tails
-from shared import recovery, tasks
-from shared.queue import Queue
-from shared.recovery import Reaper
+from shared import recovery
 from shared.settings import Settings
-from shared.storage.batch import Batcher
-from shared.storage.connect import open_redis
-from shared.storage.control import Control
-from shared.storage.jobs import JobStore
-from shared.storage.log import EventLog
-from shared.storage.notices import Notices
-from tests.storage.acts import new_job
-from tests.support.loops import end
+from shared.tasks import end
+from tests.support.loops import GUARD_S
 from tests.support.stores import ValkeyProcess
+from worker.main import Worker
 
-TURNS = 80
-
-
-async def _ends(task: asyncio.Task[None]) -> bool:
-    """Whether it ends when it is ended as the processes do it."""
-    async with asyncio.timeout(5):
-        await tasks.end(task)
-    return task.done()
+TURNS = 40
 
 
-@pytest.mark.parametrize("which", ["batcher", "reaper", "tails"])
-async def test_a_loop_that_is_cancelled_at_any_moment_ends(
-    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, which: str
-) -> None:
-    monkeypatch.setattr(recovery, "TICK_S", 0.0005)
-    redis = open_redis(valkey.url, timeout_s=5.0, max_connections=8)
-    batcher, tails = Batcher(redis), Tails(EventLog(redis), Notices(redis), tick_s=0.0005, ring_events=16)
-    store, job = JobStore(redis, batcher), new_job()
-    tails._tails[job] = Tail(job, 16)
-    loops = {
-        "batcher": batcher.run,
-        "reaper": Reaper(store, Control(redis), Queue(redis, "q"), owner="me", lease_s=6).run,
-        "tails": tails.run,
-    }
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    lost = 0
 
-    async def keep_busy() -> None:
+    async def deaf() -> None:
+        nonlocal lost
         while True:
-            await store.renew(job, "w1", 1, 1000)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 2:
+                    raise
 
-    for turn in range(TURNS):
-        asking = asyncio.create_task(keep_busy())
-        loop = asyncio.create_task(loops[which]())
-        await asyncio.sleep(0.0001 * (turn % 40))
-        ended = await _ends(loop)
-        await end(asking)
-        if not ended:
-            break
-    await redis.aclose()
-    assert ended
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(GUARD_S):
+        await end(task)
+        await end(task)
+        await end()
+    assert (task.cancelled(), lost) == (True, 2)
 
 
-async def test_a_node_that_is_left_at_any_moment_is_closed(
-    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
+async def _visit_node(settings: Settings, stay_s: float) -> None:
+    async with running_node(settings):
+        await asyncio.sleep(stay_s)
+
+
+async def _visit_worker(settings: Settings, stay_s: float) -> None:
+    worker = Worker(settings, providers={})
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(stay_s)
+    worker.stop()
+    await running
+
+
+@pytest.mark.parametrize("visit", [_visit_node, _visit_worker])
+async def test_a_process_that_is_told_to_go_at_any_moment_goes(
+    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, visit: Callable[[Settings, float], Awaitable[None]]
 ) -> None:
     monkeypatch.setattr(recovery, "TICK_S", 0.0005)
-    settings = Settings(redis_url=valkey.url, tail_tick_s=0.001)
-
-    async def visit(turn: int) -> None:
-        async with running_node(settings):
-            await asyncio.sleep(0.0001 * (turn % 100))
-
+    settings = Settings(redis_url=valkey.url, tail_tick_s=0.001, worker_drain_s=0)
     for turn in range(TURNS):
-        visiting = asyncio.create_task(visit(turn))
-        _, pending = await asyncio.wait([visiting], timeout=2.0)
+        visiting = asyncio.ensure_future(visit(settings, 0.0002 * turn))
+        _, pending = await asyncio.wait([visiting], timeout=GUARD_S)
         if pending:
             await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
-            break
-    assert not pending
+        assert not pending
+        visiting.result()

@@ -109,7 +109,7 @@ class Scripts(RuleBasedStateMachine):
         answer = self.run(self.store.claim(self.job, worker, acts.LEASE_MS, **more))
         if isinstance(answer, Refused) and answer.verdict == "NEED_TEXT":
             assert self.request.on_interrupt is OnInterrupt.CONTINUE
-            kept = {"keep": len(self.text), "counted_at": answer.last}
+            kept: dict[str, Any] = {"keep": len(self.text), "counted_at": answer.last}
             answer = self.run(self.store.claim(self.job, worker, acts.LEASE_MS, **more, **kept))
         assert isinstance(answer, Claimed | Refused)
         return answer
@@ -258,7 +258,7 @@ def test_the_scripts_keep_every_log_sound() -> None:
     run_state_machine_as_test(
         Scripts,
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -6,17 +6,16 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
+import shared.tasks
+
 GUARD_S = 15.0
 """A guard, not a promise: a test that waits so long has failed."""
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks until they have ended: before Python 3.12 a cancellation that meets a command may be lost."""
+    """Cancel tasks until they have ended; TimeoutError if they do not."""
     async with asyncio.timeout(GUARD_S):
-        while any(not task.done() for task in tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.05)
+        await shared.tasks.end(*tasks)
 
 
 @contextlib.asynccontextmanager
