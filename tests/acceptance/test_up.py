@@ -88,7 +88,7 @@ def test_the_embedded_store_is_private_and_keeps_an_append_only_file(tmp_path: P
 
 def _tcp_ports_of(pid: int) -> list[str]:
     """The TCP addresses that a process listens on, as the kernel writes them."""
-    sockets = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
 
