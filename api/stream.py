@@ -42,6 +42,7 @@ class EventStream(Response):
         self._dialect = dialect
         self._answers = answers
         self._begun = False
+        self._spoke_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the response until its end, the client's, or the node's, whichever comes first."""
@@ -76,7 +77,7 @@ class EventStream(Response):
                 async for step in steps:
                     if not self._begun:
                         await self._begin(send)
-                    await self._send(send, self._bytes(step))
+                    await self._send(send, self._said(self._bytes(step)))
                     if self._dialect.finished:
                         return True
         except StorageError as error:
@@ -89,8 +90,18 @@ class EventStream(Response):
 
     async def _begin(self, send: Send) -> None:
         self._begun = True
+        self._spoke_s = asyncio.get_running_loop().time()
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await self._send(send, sse.hello(self._node.settings.reconnect_ms))
+
+    def _said(self, body: bytes) -> bytes:
+        """`body`, or a heartbeat where a log that moves has had nothing to show in this dialect for too long."""
+        now_s = asyncio.get_running_loop().time()
+        if not body and now_s - self._spoke_s >= self._node.settings.heartbeat_s:
+            body = sse.HEARTBEAT
+        if body:
+            self._spoke_s = now_s
+        return body
 
     def _bytes(self, step: Run | Lost | None) -> bytes:
         if step is None:

@@ -48,9 +48,10 @@ def offer_id(job: JobKey, epoch: int) -> str:
     return f"{job}.{epoch}"
 
 
-def parse_offer(text: str) -> JobKey:
-    """The job of an offer id."""
-    return JobKey.parse(text.rpartition(".")[0])
+def parse_offer(text: str) -> tuple[JobKey, int]:
+    """The job of an offer id, and the epoch that it was made under."""
+    job, _, epoch = text.rpartition(".")
+    return JobKey.parse(job), int(epoch)
 
 
 def arq_pool(settings: Settings) -> ArqRedis:

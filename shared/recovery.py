@@ -142,7 +142,12 @@ class Reaper:
         for (job, standing), outstanding in zip(wanted, there, strict=True):
             if not outstanding:
                 log.warning("job %s: offered again (%s, epoch %d)", job, standing.status, standing.epoch)
-                await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
+                try:
+                    await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
+                except StorageError as error:
+                    if error.code != "storage_full":
+                        raise
+                    return  # nobody could claim it now; jobs at their deadlines must still be ended
 
 
 def _look_again_s(standing: Standing | None, now_ms: int) -> float:

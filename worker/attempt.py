@@ -18,17 +18,26 @@ def add_usage(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 class Attempt:
     """Turns pieces into events. `usage_before`: what earlier attempts used; `ttft_ms`: when a reader first saw content.
 
-    A content event's `at_ms` is set on the first one of the attempt only.
+    `continues`: it goes on from text that stays, so it may have nothing to add. The first content event of the attempt
+    carries its `at_ms`, the others none.
     """
 
     def __init__(
-        self, number: int, *, usage_before: dict[str, int], ttft_ms: int | None, queue_ms: int, max_bytes: int
+        self,
+        number: int,
+        *,
+        usage_before: dict[str, int],
+        ttft_ms: int | None,
+        queue_ms: int,
+        max_bytes: int,
+        continues: bool = False,
     ) -> None:
         self.number = number
         self.tokens = 0
         self.ttft_ms = ttft_ms
         self.shown = False
         self._queue_ms = queue_ms
+        self._continues = continues
         self._usage_before = usage_before
         self._usage: dict[str, int] = {}
         self._finish: FinishReason | None = None
@@ -100,7 +109,7 @@ class Attempt:
         """The terminal event of a whole answer. ProviderError where the stream ended without the provider's mark."""
         if self._finish is None:
             raise ProviderError("provider_interrupted", detail="the stream ended without an end mark")
-        if not self.shown and self._finish == "stop":
+        if not self.shown and not self._continues and self._finish == "stop":
             raise ProviderError("empty_output")
         return Done(self._finish, self.usage, self.tokens, self.number, self.timings(at_ms), at_ms)
 

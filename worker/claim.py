@@ -43,7 +43,13 @@ class Claimer:
         """Claims whose answer never came: tried again, they are the same operation and cost no second attempt."""
 
     async def take(
-        self, job: JobKey, *, epoch: int | None = None, reason: str = "", usage: dict[str, int] | None = None
+        self,
+        job: JobKey,
+        *,
+        epoch: int | None = None,
+        reason: str = "",
+        usage: dict[str, int] | None = None,
+        offered: int | None = None,
     ) -> Taken | Refused:
         """Claim `job`; with `epoch`, as a new attempt of the one that runs here. StorageError as ever.
 
@@ -52,7 +58,7 @@ class Claimer:
         while len(self._unanswered) >= _UNANSWERED_MAX:
             del self._unanswered[next(iter(self._unanswered))]
         token = self._unanswered.setdefault((job, epoch), operation_token())
-        more: dict[str, Any] = {"epoch": epoch, "reason": reason, "usage": usage}
+        more: dict[str, Any] = {"epoch": epoch, "reason": reason, "usage": usage, "offered": offered}
         answer = await self._store.claim(job, self._worker, self._lease_ms, token=token, **more)
         text = ""
         for _ in range(_TEXT_TRIES):

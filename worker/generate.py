@@ -87,6 +87,7 @@ class _Run:
             ttft_ms=record.ttft_ms,
             queue_ms=record.queue_ms or 0,
             max_bytes=tools.settings.max_output_bytes,
+            continues=bool(taken.text),
         )
         self._writer = LogWriter(
             tools.store,

@@ -56,10 +56,13 @@ class Intake:
 
     async def run_wakes(self) -> None:
         """Start what the wake list names, for as long as there are slots. A wake without a slot is offered again."""
+        behind = True  # at the start as after a full house: what waits longer or weighs more stands in the queue
         while True:
-            waited = await self._runner.wait_free()
+            behind = await self._runner.wait_free() or behind
             try:
-                if waited and await self._read_queue():
+                if behind:
+                    await self._read_queue()
+                    behind = False
                     continue
                 offer = await self._queue.next_wake(self._blocking, _BLOCK_S)
                 if offer is not None and self._runner.try_start(offer) is None:
@@ -67,12 +70,20 @@ class Intake:
             except StorageError:
                 await asyncio.sleep(random.uniform(0.05, 0.3))
 
-    async def _read_queue(self) -> bool:
-        """After a full house the queue comes first, for it knows priorities. Whether anything was started."""
-        started = [self._runner.try_start(offer) for offer in await self._queue.head(self._runner.free)]
-        claims = [claim for claim in started if claim is not None]
-        await asyncio.gather(*claims, return_exceptions=True)
-        return bool(claims)
+    async def _read_queue(self) -> None:
+        """Start what stands first in the queue, which knows priorities, until the slots or the offers are used up.
+
+        An offer of a job that has ended, or runs elsewhere, frees its slot again at once: go on behind it.
+        """
+        tried: set[str] = set()
+        while self._runner.free > 0:
+            offers = [offer for offer in await self._queue.head(self._runner.free + len(tried)) if offer not in tried]
+            claims = [self._runner.try_start(offer) for offer in offers]
+            if not offers:
+                return
+            tried.update(offers)
+            await asyncio.gather(*(claim for claim in claims if claim is not None), return_exceptions=True)
+            await asyncio.sleep(0)  # what was refused gives its slot back
 
     async def run_arq(self) -> None:
         """Run arq, and run it again: a Redis error ends its loop, not our generations."""

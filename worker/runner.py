@@ -84,12 +84,12 @@ class Runner:
             await _wait(self._changed, 0.5)
 
     async def _work(self, offer: str, decided: asyncio.Future[None], withdraw: bool) -> None:
-        job = parse_offer(offer)
+        job, epoch = parse_offer(offer)
         try:
-            generation = await self._claim(job, decided)
+            generation = await self._claim(job, epoch, decided)
+            if withdraw and decided.done() and decided.exception() is None:
+                self._group.create_task(self._withdraw(offer))  # taken, or of no use to anybody
             if generation is not None:
-                if withdraw:
-                    self._group.create_task(self._withdraw(offer))
                 await self._generate(generation)
         except* StorageError:
             log.warning("job %s: left to the reaper, the store is away", job)
@@ -100,11 +100,11 @@ class Runner:
             self._taken -= 1
             self._changed.set()
 
-    async def _claim(self, job: JobKey, decided: asyncio.Future[None]) -> Generation | None:
+    async def _claim(self, job: JobKey, epoch: int, decided: asyncio.Future[None]) -> Generation | None:
         taken = None
         for tries in range(_CLAIM_TRIES):
             try:
-                taken = await self._tools.claimer.take(job)
+                taken = await self._tools.claimer.take(job, offered=epoch)
                 break
             except StorageError as error:
                 if tries == _CLAIM_TRIES - 1 and not decided.done():

@@ -14,6 +14,7 @@ from api.schemas import JobIn, JobList, JobOut
 from api.views import whole_view
 from shared.errors import TailraceError
 from shared.jobs import JobKey, Status, is_job_id
+from shared.queue import offer_id
 
 router = APIRouter(tags=["jobs"])
 
@@ -111,9 +112,10 @@ async def show(job: JobDep, node: NodeDep) -> Response:
 )
 async def cancel(job: JobDep, node: NodeDep) -> Response:
     """Answers when the terminal event is in the log; a finished job is returned as it is."""
-    await node.store.show(job)
+    record = await node.store.show(job)
     if await node.store.cancel(job, "user"):
         await node.control.close(job)
+        await node.queue.withdraw(offer_id(job, record.epoch))
     return JSONResponse(await whole_view(node, await node.store.show(job)))
 
 

@@ -1,5 +1,6 @@
 """Connections to a store: opened here with every time-out set, and the client's exceptions turned into ours."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from shared.errors import StorageError
+from shared.errors import StorageError, TailraceError
+
+log = logging.getLogger(__name__)
 
 Redis = aioredis.Redis
 _BROKEN: tuple[Any, ...] = (RedisConnectionError, OSError)
@@ -53,4 +56,10 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
+        raise as_storage_error(error) from error
+    except TailraceError:
+        raise
+    except Exception as error:
+        # redis-py lets out what it met on a connection that broke under it (AttributeError, RuntimeError …).
+        log.warning("store: %r", error)
         raise as_storage_error(error) from error

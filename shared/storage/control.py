@@ -6,6 +6,7 @@ steps is ordered so that a retry or the reaper completes any prefix (DESIGN §4,
 
 from dataclasses import dataclass
 
+from shared.errors import StorageError
 from shared.jobs import JobKey, job_id_prefix
 from shared.storage import keys
 from shared.storage.connect import Redis, storage_errors
@@ -85,18 +86,32 @@ class Control:
             )
 
     async def lead(self, owner: str, for_ms: int) -> bool:
-        """Whether `owner` may reap for the next `for_ms`: one process does at a time, any can."""
-        with storage_errors():
-            if await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=for_ms):
+        """Whether `owner` may reap for the next `for_ms`: one process does at a time, any can.
+
+        With the store's memory full no lock can be taken, and everybody may: reaping is idempotent, and ending jobs at
+        their deadlines is what makes room again.
+        """
+        try:
+            with storage_errors():
+                if await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=for_ms):
+                    return True
+                if await self._redis.get(keys.REAPER_LOCK) != owner:
+                    return False
+                return bool(await self._redis.pexpire(keys.REAPER_LOCK, for_ms))
+        except StorageError as error:
+            if error.code == "storage_full":
                 return True
-            if await self._redis.get(keys.REAPER_LOCK) != owner:
-                return False
-            return bool(await self._redis.pexpire(keys.REAPER_LOCK, for_ms))
+            raise
 
     async def watched(self, for_ms: int) -> bool:
         """Whether some reaper has seen the stores at work within its last `for_ms`; says so anew for this one."""
-        with storage_errors():
-            return await self._redis.set(keys.WATCHED, "1", px=for_ms, get=True) is not None
+        try:
+            with storage_errors():
+                return await self._redis.set(keys.WATCHED, "1", px=for_ms, get=True) is not None
+        except StorageError as error:
+            if error.code == "storage_full":
+                return True  # the stores answer; leases are renewed without new memory
+            raise
 
     async def ping(self) -> None:
         """Nothing, or StorageError."""

@@ -157,7 +157,9 @@ class JobStore:
         if answer[0] != "OK":
             if answer[0] == "NEED_TEXT":
                 return Refused(answer[0], last=EventId.parse(answer[1]))
-            return Refused(answer[0], epoch=int(answer[1]) if answer[0] not in ("GONE", "ENDED", "BUSY") else 0)
+            return Refused(
+                answer[0], epoch=int(answer[1]) if answer[0] not in ("GONE", "ENDED", "BUSY", "STALE") else 0
+            )
         epoch, seq, attempt, at_ms = map(int, answer[1:5])
         return Claimed(epoch, seq, attempt, at_ms, await self.show(job))
 
@@ -241,10 +243,12 @@ def _claim_args(
     usage: dict[str, int] | None = None,
     keep: int | None = None,
     counted_at: EventId | None = None,
+    offered: int | None = None,
 ) -> list[str | int]:
     """The claim script's arguments.
 
     `epoch`: the running epoch that is mine already (a new attempt of the same worker), with `reason` for the reset.
+    `offered`: the epoch of the offer that this claim follows.
     `keep`, `counted_at`: with on_interrupt=continue, the code points of the text so far and the last id they cover.
     """
     return [
@@ -257,6 +261,7 @@ def _claim_args(
         "" if usage is None else _encode(usage).decode(),
         "" if keep is None else keep,
         "" if counted_at is None else str(counted_at),
+        "" if offered is None else offered,
     ]
 
 

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from shared.errors import StorageError
 from shared.storage.connect import RETRY_AFTER_S, Redis
@@ -49,7 +48,7 @@ class Notices:
                     if self._pubsub is not None:
                         await self._pubsub.subscribe(channel)
                 await confirmed
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:
             raise StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S) from error
         finally:
             if self._confirmations.get(channel) is confirmed:
@@ -75,7 +74,7 @@ class Notices:
             async with self._sending:
                 if channel not in self._listeners and self._pubsub is not None:
                     await self._pubsub.unsubscribe(channel)
-        except (RedisError, OSError, TimeoutError):
+        except Exception:
             log.debug("unsubscribe met a broken connection")
 
     async def run(self) -> None:
@@ -88,7 +87,8 @@ class Notices:
             try:
                 await self._listen()
                 backoff_s = 0.05
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever the client library lets out of a connection that broke: the next one is a new one.
                 log.warning("notices: %s; connecting again", type(error).__name__)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
                 backoff_s = min(backoff_s * 2, 2.0)

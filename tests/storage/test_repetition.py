@@ -25,7 +25,7 @@ from tests.support.loops import running
 from tests.support.stores import ValkeyProcess
 from worker.claim import Claimer, Taken
 
-CLAIM_ARGS = ("token", "w1", 500, acts.LEASE_MS, "", "", "", "", "")
+CLAIM_ARGS = ("token", "w1", 500, acts.LEASE_MS, "", "", "", "", "", "")
 END_ARGS = ("token", 500, "cancelled", "", "0", "z", '"reason":"user"', "tailrace:worker:")
 
 

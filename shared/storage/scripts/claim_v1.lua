@@ -1,8 +1,8 @@
 -- claim_v1: a worker takes the job: a new epoch, `reset` and `start` in the log, the lease set.
 -- ARGV: 1 operation token, 2 worker, 3 random 1..999999, 4 lease ms, 5 my running epoch ('' for a fresh claim),
 --       6 reason of the reset ('' = find out), 7 usage JSON so far ('' = as stored), 8 code points to keep ('' = none
---       known), 9 last id that 8 was counted at
--- Answers {OK, epoch, seq, attempt, at_ms} or {verdict, …}: GONE, ENDED, BUSY, DEADLINE, POISONED, EXHAUSTED,
+--       known), 9 last id that 8 was counted at, 10 epoch that the offer was made under ('' = any)
+-- Answers {OK, epoch, seq, attempt, at_ms} or {verdict, …}: GONE, ENDED, BUSY, STALE, DEADLINE, POISONED, EXHAUSTED,
 -- INTERRUPTED, LOGLESS (each with the epoch, for `end`), or NEED_TEXT: count the text first, then claim again.
 local before = done_before(ARGV[1])
 if before then return before end
@@ -18,6 +18,9 @@ local lease = redis.call('GET', KEYS[3])
 local again = ARGV[5] ~= ''
 if lease and not (again and lease == ARGV[2] .. ':' .. ARGV[5]) then return {'BUSY'} end
 if again and epoch > tonumber(ARGV[5]) then return {'BUSY'} end
+
+-- An old offer, of a job that was claimed since: its worker may live although the lease has lapsed with the store away.
+if ARGV[10] ~= '' and tonumber(ARGV[10]) ~= epoch then return {'STALE'} end
 
 local now = now_ms()
 local why = ARGV[6]
