@@ -45,6 +45,7 @@ CODES: dict[str, Code] = _table(
     ("storage_unavailable", 503, True, "The store cannot be reached", "Try again after `Retry-After` seconds."),
     ("storage_full", 503, True, "The store has no memory left", "Try again after `Retry-After` seconds."),
     ("draining", 503, True, "This node is shutting down", "Try again; another node answers."),
+    ("unavailable", 503, True, "No API node answers", "Try again after `Retry-After` seconds."),
     # Why a generation failed: the provider or the way to it.
     ("provider_not_configured", 500, False, "The provider has no API key", "Set the variable named in the message."),
     ("provider_auth", 502, False, "The provider refused the API key", "Check the key in the workers' environment."),
