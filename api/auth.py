@@ -16,7 +16,7 @@ OPEN_TENANT = "default"
 _bearer = HTTPBearer(auto_error=False, description="An API key; not needed where the node has none configured.")
 
 
-def tenant_of(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+async def tenant_of(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     """The tenant whose key the request carries; TailraceError `unauthorized` where it carries none that is known."""
     keys = node_of(request).settings.tenants_by_key
     if not keys:

@@ -74,6 +74,11 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
                 await end(*loops)
 
 
+async def node_dependency(request: Request) -> Node:
+    """The node, as a dependency; async, or FastAPI would hop to a thread for it."""
+    return node_of(request)
+
+
 def node_of(request: Request) -> Node:
     """The node that serves `request`."""
     node: Node = request.app.state.node

@@ -49,9 +49,9 @@ def offer_id(job: JobKey, epoch: int) -> str:
 
 
 def parse_offer(text: str) -> tuple[JobKey, int]:
-    """The job of an offer id, and the epoch that it was made under."""
+    """The job of an offer id, and the epoch it was made under: -1, which claims nothing, where that is garbage."""
     job, _, epoch = text.rpartition(".")
-    return JobKey.parse(job), int(epoch)
+    return JobKey.parse(job), int(epoch) if epoch.isdecimal() else -1
 
 
 def arq_pool(settings: Settings) -> ArqRedis:

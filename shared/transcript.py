@@ -33,7 +33,8 @@ class Transcript:
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The tool calls in index order: {index, id, name, arguments}."""
-        return [dict(self._tools[index]) for index in sorted(self._tools)]
+        calls = (self._tools[index] for index in sorted(self._tools))
+        return [{**call, "arguments": "".join(call["arguments"])} for call in calls]
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
@@ -57,15 +58,16 @@ class Transcript:
                 pass
 
     def _apply_tool_call(self, event: ToolCall) -> None:
-        call = self._tools.setdefault(event.index, {"index": event.index, "id": "", "name": "", "arguments": ""})
+        call = self._tools.setdefault(event.index, {"index": event.index, "id": "", "name": "", "arguments": []})
         call["id"] = call["id"] or event.id
         call["name"] = call["name"] or event.name
-        call["arguments"] += event.arguments
+        call["arguments"].append(event.arguments)
 
     def _apply_reset(self, event: Reset) -> None:
         self._text = [self.text[: event.keep] + (event.text or "")]
         self._reasoning = [event.reasoning] if event.reasoning else []
-        self._tools = {call["index"]: dict(call) for call in event.tool_calls or []}
+        # Pieces, joined when asked for: text that grows by `+=` would cost the square of its length.
+        self._tools = {call["index"]: {**call, "arguments": [call["arguments"]]} for call in event.tool_calls or []}
         self.attempt = event.attempt
 
 

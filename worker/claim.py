@@ -69,6 +69,8 @@ class Claimer:
             answer = await self._store.claim(job, self._worker, self._lease_ms, token=token, **more, **counted)
         self._unanswered.pop((job, epoch), None)
         if isinstance(answer, Claimed):
+            if answer.record.ended or answer.record.epoch != answer.epoch:
+                return Refused("STALE")  # the answer to an old try: the job has been somebody else's since
             return Taken(answer, text)
         await self._end(job, answer, epoch)
         return answer

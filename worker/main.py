@@ -33,8 +33,6 @@ from worker.runner import Runner
 
 log = logging.getLogger(__name__)
 
-_EXIT_GUARD_S = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class _Connections:
@@ -106,15 +104,18 @@ class Worker:
         feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
         loops = (batcher.run(), notices.run(), keeper.run(), reaper.run(), self._listen(notices, runner))
         serving = [group.create_task(loop) for loop in loops]
-        await self._store_answers(store, control)
-        log.info("ready: %d slots", settings.slots)
-        say_ready()
-        serving.append(group.create_task(warm_up(providers)))
-        await self._stopping.wait()
-        log.info("draining for up to %.1f s", settings.worker_drain_s)
-        await end(*feeding)
-        await runner.drain(settings.worker_drain_s)
-        await end(*serving)
+        try:
+            await self._store_answers(store, control)
+            log.info("ready: %d slots", settings.slots)
+            say_ready()
+            serving.append(group.create_task(warm_up(providers)))
+            await self._stopping.wait()
+            log.info("draining for up to %.1f s", settings.worker_drain_s)
+            await end(*feeding)
+            await runner.drain(settings.worker_drain_s)
+        finally:
+            # Also where a loop broke: one that lost its cancellation would keep the process alive as a zombie.
+            await end(*feeding, *serving)
 
     async def _store_answers(self, store: JobStore, control: Control) -> None:
         """Wait for the stores at the start: a worker that cannot work is not ready, and no reason to end."""

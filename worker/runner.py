@@ -87,7 +87,7 @@ class Runner:
         job, epoch = parse_offer(offer)
         try:
             generation = await self._claim(job, epoch, decided)
-            if withdraw and decided.done() and decided.exception() is None:
+            if withdraw and decided.done() and not decided.cancelled() and decided.exception() is None:
                 self._group.create_task(self._withdraw(offer))  # taken, or of no use to anybody
             if generation is not None:
                 await self._generate(generation)

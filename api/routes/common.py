@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.auth import Tenant
 from api.connection import CloseWithoutAnswerError
 from api.dialects import Dialect
-from api.node import Node, node_of
+from api.node import Node, node_dependency
 from api.reader import Start
 from api.stream import EventStream
 from shared.errors import StorageError, TailraceError
@@ -17,14 +17,14 @@ from shared.events import Start as Started
 from shared.jobs import JobKey, JobRecord, is_job_id
 from shared.transcript import fold
 
-NodeDep = Annotated[Node, Depends(node_of)]
+NodeDep = Annotated[Node, Depends(node_dependency)]
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", description="1–255 visible ASCII characters")]
 
 _START_WORDS = frozenset({"", "-1", "0", "0-0"})
 NOW = "$"
 
 
-def job_key(tenant: Tenant, job_id: Annotated[str, Path(description="the job's id")]) -> JobKey:
+async def job_key(tenant: Tenant, job_id: Annotated[str, Path(description="the job's id")]) -> JobKey:
     """The caller's job of this id; `not_found` for what cannot be an id."""
     if not is_job_id(job_id):
         raise TailraceError("not_found")
