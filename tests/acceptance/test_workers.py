@@ -111,3 +111,15 @@ async def test_more_jobs_than_slots_all_end(cluster_of: ClusterFactory) -> None:
         ends = [group.create_task(finish(tailrace.stream(**short))) for _ in range(20)]
 
     assert {task.result().type for task in ends} == {"done"}
+
+
+async def test_garbage_in_the_wake_list_harms_no_worker(cluster_of: ClusterFactory) -> None:
+    cluster = cluster_of()
+    async with quick(cluster.url) as tailrace, tailrace.stream(**JOB) as stream:
+        await read_tokens(stream, 10)
+        with cluster.valkey.client() as client:
+            client.lpush("tailrace:wake", "garbage", "a/b.c", "")
+        terminal = await finish(stream)
+
+        assert terminal.data["attempt"] == 1
+        assert cluster.workers[0].alive
