@@ -32,6 +32,9 @@ from tests.storage import acts
 from tests.support.loops import end
 
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
+ANY = st.integers(0, 2)
+SELDOM = st.integers(0, 4).map(lambda number: number == 4)
+"""Whether to end the job after all: most of what is to be seen happens before."""
 TEXTS = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3)
 
 
@@ -92,8 +95,11 @@ class Scripts(RuleBasedStateMachine):
         return self.status in (Status.QUEUED, Status.RUNNING)
 
     def _owns(self, worker: str) -> bool:
-        belief = self.beliefs.get(worker)
-        return belief is not None and belief.epoch == self.epoch
+        return self.beliefs[worker].epoch == self.epoch
+
+    def _believer(self, which: int) -> str:
+        """One of the workers that think they hold the job; rightly or not."""
+        return sorted(self.beliefs)[which % len(self.beliefs)]
 
     def _verdict(self, *, crashed: bool) -> str:
         """What a claim of a job without a lease is to get."""
@@ -128,30 +134,50 @@ class Scripts(RuleBasedStateMachine):
         crashed = self.status is Status.RUNNING
         expected = "ENDED" if not self.open else "BUSY" if self.lease else self._verdict(crashed=crashed)
         answer = self._claim(worker)
-        if isinstance(answer, Claimed):
-            assert expected == "OK"
-            self.crashes += crashed
-            self._taken(worker, answer)
-        else:
-            assert answer.verdict == expected
-
-    @precondition(lambda self: self.lease is not None)
-    @rule()
-    def begin_again(self) -> None:
-        """The owner starts a new attempt of its own: the provider broke."""
-        assert self.lease is not None
-        answer = self._claim(self.lease, epoch=self.epoch, reason="provider_error", usage={})
-        expected = self._verdict(crashed=False)
         assert (answer.verdict if isinstance(answer, Refused) else "OK") == expected
         if isinstance(answer, Claimed):
-            self._taken(self.lease, answer)
+            self.crashes += crashed
+            self._taken(worker, answer)
 
-    @rule(worker=WORKERS, texts=TEXTS)
-    def append(self, worker: str, texts: list[str]) -> None:
-        """A worker appends what it has, whether or not the job is still its own. Nobody appends after its own end."""
-        belief = self.beliefs.get(worker)
-        if belief is None:
-            return
+    @rule(worker=WORKERS, late=st.booleans())
+    def follow_an_offer(self, worker: str, late: bool) -> None:
+        """A worker follows an offer; where the job was claimed since, it is for nothing."""
+        if late and self.open and self.lease is None and self.epoch:
+            assert self._claim(worker, offered=0) == Refused("STALE")
+        elif not late and self.open and self.lease is None:
+            crashed = self.status is Status.RUNNING
+            expected = self._verdict(crashed=crashed)
+            answer = self._claim(worker, offered=self.epoch)
+            assert (answer.verdict if isinstance(answer, Refused) else "OK") == expected
+            if isinstance(answer, Claimed):
+                self.crashes += crashed
+                self._taken(worker, answer)
+
+    @precondition(lambda self: self.lease is not None)
+    @rule(worker=WORKERS)
+    def crash_and_be_followed(self, worker: str) -> None:
+        """The owner falls silent, and another takes the job."""
+        self.lapse()
+        self.claim(worker)
+
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY)
+    def begin_again(self, which: int) -> None:
+        """The provider broke, and a worker starts a new attempt of its own, whether or not the job is still its own."""
+        worker = self._believer(which)
+        answer = self._claim(worker, epoch=self.beliefs[worker].epoch, reason="provider_error", usage={})
+        if not self.open:
+            expected = "ENDED"
+        elif not self._owns(worker) or self.lease not in (None, worker):
+            expected = "BUSY"
+        else:
+            expected = self._verdict(crashed=False)
+        assert (answer.verdict if isinstance(answer, Refused) else "OK") == expected
+        if isinstance(answer, Claimed):
+            self._taken(worker, answer)
+
+    def _append(self, worker: str, texts: list[str]) -> None:
+        belief = self.beliefs[worker]
         events = [Token(text) for text in texts]
         answer = self.run(self.store.append(self.job, belief.epoch, belief.next_seq, [*events], ttft_ms=1))
         if self._owns(worker):
@@ -162,23 +188,36 @@ class Scripts(RuleBasedStateMachine):
         else:
             assert answer.verdict == "FENCED"
 
-    @rule(worker=WORKERS)
-    def append_once_more(self, worker: str) -> None:
-        """The reply was lost, and the worker repeats its last append."""
-        belief = self.beliefs.get(worker)
-        if belief is None or belief.last is None:
-            return
-        first_seq, texts = belief.last
-        answer = self.run(self.store.append(self.job, belief.epoch, first_seq, [Token(text) for text in texts]))
-        assert answer.verdict == ("OK" if self._owns(worker) else "FENCED")
+    @precondition(lambda self: self.lease is not None)
+    @rule(texts=TEXTS)
+    def generate(self, texts: list[str]) -> None:
+        """The owner goes on."""
+        assert self.lease is not None
+        self._append(self.lease, texts)
 
-    @rule(worker=WORKERS)
-    def renew(self, worker: str) -> None:
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY, texts=TEXTS)
+    def append(self, which: int, texts: list[str]) -> None:
+        """A worker appends what it has, whether or not the job is still its own."""
+        self._append(self._believer(which), texts)
+
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY)
+    def append_once_more(self, which: int) -> None:
+        """The reply was lost, and a worker repeats its last append."""
+        worker = self._believer(which)
+        belief = self.beliefs[worker]
+        if belief.last is not None:
+            first_seq, texts = belief.last
+            answer = self.run(self.store.append(self.job, belief.epoch, first_seq, [Token(text) for text in texts]))
+            assert answer.verdict == ("OK" if self._owns(worker) else "FENCED")
+
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY)
+    def renew(self, which: int) -> None:
         """A worker wants to keep its lease."""
-        belief = self.beliefs.get(worker)
-        if belief is None:
-            return
-        verdict = self.run(self.store.renew(self.job, worker, belief.epoch, acts.LEASE_MS))
+        worker = self._believer(which)
+        verdict = self.run(self.store.renew(self.job, worker, self.beliefs[worker].epoch, acts.LEASE_MS))
         if not self.open:
             assert verdict == "ENDED"
         elif self._owns(worker) and self.status is Status.RUNNING:
@@ -187,29 +226,31 @@ class Scripts(RuleBasedStateMachine):
         else:
             assert verdict == "LOST"
 
+    @precondition(lambda self: self.lease is not None)
     @rule()
     def lapse(self) -> None:
         """The owner is silent for longer than a lease."""
         self.run(self._lapse())
         self.lease = None
 
-    @rule(worker=WORKERS)
-    def release(self, worker: str) -> None:
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY)
+    def release(self, which: int) -> None:
         """A worker that drains gives the job back."""
-        belief = self.beliefs.get(worker)
-        if belief is None:
-            return
+        worker = self._believer(which)
         legal = self._owns(worker) and self.status is Status.RUNNING
-        assert self.run(self.store.release(self.job, worker, belief.epoch, {})) is legal
+        assert self.run(self.store.release(self.job, worker, self.beliefs[worker].epoch, {})) is legal
         if legal:
             self.status, self.lease = Status.QUEUED, None
 
-    @rule(worker=WORKERS)
-    def finish(self, worker: str) -> None:
+    @precondition(lambda self: self.beliefs)
+    @rule(which=ANY, now=SELDOM)
+    def finish(self, which: int, now: bool) -> None:
         """A worker has the whole answer."""
-        belief = self.beliefs.get(worker)
-        if belief is None:
+        worker = self._believer(which)
+        if self._owns(worker) and self.status is Status.RUNNING and not now:
             return
+        belief = self.beliefs[worker]
         done = Done("stop", {}, 1, self.attempt, {})
         arguments = (self.job, belief.epoch, belief.next_seq, [Token("."), done])
         answer = self.run(self.store.finish(*arguments, act=Act.DONE, usage={}))
@@ -227,14 +268,17 @@ class Scripts(RuleBasedStateMachine):
             self.status, self.lease = status, None
             self.epoch = self.run(self.log.last_ids([self.job]))[0].epoch
 
-    @rule()
-    def cancel(self) -> None:
+    @rule(now=SELDOM)
+    def cancel(self, now: bool) -> None:
         """Somebody ends the job, whoever works on it."""
-        self._end(self.run(self.store.cancel(self.job, "user")), Status.CANCELLED, self.open)
+        if now or not self.open:
+            self._end(self.run(self.store.cancel(self.job, "user")), Status.CANCELLED, self.open)
 
-    @rule(stale=st.booleans())
-    def reap(self, stale: bool) -> None:
+    @rule(stale=st.booleans(), now=SELDOM)
+    def reap(self, stale: bool, now: bool) -> None:
         """The reaper ends the job if it is still as it was looked at, and nobody works on it."""
+        if self.lease is None and not stale and not now:
+            return
         legal = self.open and self.lease is None and not stale
         epoch = self.epoch + 1 if stale else self.epoch
         self._end(self.run(self.store.fail(self.job, "poisoned", epoch=epoch, unleased=True)), Status.FAILED, legal)
@@ -258,7 +302,7 @@ def test_the_scripts_keep_every_log_sound() -> None:
     run_state_machine_as_test(
         Scripts,
         settings=settings(
-            max_examples=40,
+            max_examples=100,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
