@@ -18,6 +18,7 @@ from shared.jobs import JobKey
 from shared.settings import Settings
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import DAY_MS, WAKE
+from shared.storage.sending import let_cancellations_through
 
 FUNCTION = "generate"
 """The name under which the worker registers its claim with arq."""
@@ -62,6 +63,7 @@ def arq_pool(settings: Settings) -> ArqRedis:
         timeout=settings.redis_timeout_s,
         socket_timeout=settings.redis_timeout_s,
     )
+    let_cancellations_through(pool)
     return ArqRedis(
         pool, job_serializer=serialize, job_deserializer=deserialize, default_queue_name=settings.queue_name
     )

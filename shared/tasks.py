@@ -9,8 +9,8 @@ _AGAIN_S = 0.2
 async def end(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel tasks until they are done.
 
-    One cancellation is not enough: redis-py sends inside `asyncio.wait_for`, which before Python 3.12 loses one that
-    comes in the moment the send is done, and a loop that lost it runs on for ever.
+    One cancellation is not enough wherever a library waits inside `asyncio.wait_for`, as arq does: before Python 3.12
+    that loses one which comes in the moment the wait is done, and a loop that lost it runs on for ever.
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:

@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from shared.errors import StorageError, TailraceError
+from shared.storage.sending import let_cancellations_through
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def open_redis(url: str, *, timeout_s: float, max_connections: int, retries: int
         retry_on_error=list(_BROKEN) if retries else [],
         **over_tcp,
     )
+    let_cancellations_through(pool)
     return aioredis.Redis.from_pool(pool)
 
 
