@@ -104,3 +104,10 @@ class ProviderError(TailraceError):
 
 class StorageError(TailraceError):
     """Redis/Valkey could not be reached, did not answer in time, or refused for want of memory."""
+
+
+class RecordError(TailraceError):
+    """A job's record is damaged: a server-side script cannot work with it. It concerns this one job, not the store."""
+
+    def __init__(self) -> None:
+        super().__init__("internal", "The job's record in the store is damaged. Submit it again under a new key.")

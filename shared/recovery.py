@@ -9,7 +9,7 @@ import logging
 import random
 from enum import Enum
 
-from shared.errors import StorageError
+from shared.errors import RecordError, StorageError
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, TERMINAL, JobKey, Status
 from shared.queue import Queue, offer_id
 from shared.storage.control import Control
@@ -25,6 +25,8 @@ WATCHED_MS = 4_000
 """For how long a sweep vouches for the stores. Less than a lease: owners have had the chance to renew."""
 LOOK_AGAIN_S = 1.0
 """A job without a lease is looked at again after so long; one with a lease when that could have lapsed."""
+DAMAGED_AGAIN_S = 60.0
+"""A job whose record is damaged is looked at again, and spoken of in the log, after so long."""
 OFFER_AFTER_MS = 1_000
 """A queued job without an offer is offered again once it is so old: its POST may still be about to offer it."""
 HALF_MADE_MS = 60_000
@@ -117,19 +119,26 @@ class Reaper:
         offers: list[tuple[JobKey, Standing]] = []
         gone = 0
         for (job, indexed_ms), standing in zip(rows, standings, strict=True):
+            self._due_s[job] = self._now_s() + _look_again_s(standing, now_ms)
             todo = judge(standing, indexed_ms=indexed_ms, now_ms=now_ms, leases_can_be_trusted=trusted)
             if todo is Todo.OFFER and standing is not None:
                 offers.append((job, standing))
             elif todo is not Todo.NOTHING:
                 gone += await self._end(job, todo, standing)
-            self._due_s[job] = self._now_s() + _look_again_s(standing, now_ms)
         await self._offer(offers)
         return gone
 
     async def _end(self, job: JobKey, todo: Todo, standing: Standing | None) -> int:
         if todo is not Todo.CLOSE and standing is not None:
             log.warning("job %s: %s", job, todo.value)
-            ended = await self._store.fail(job, todo.value, epoch=standing.epoch, unleased=todo is not Todo.DEADLINE)
+            unleased = todo is not Todo.DEADLINE
+            try:
+                ended = await self._store.fail(job, todo.value, epoch=standing.epoch, unleased=unleased)
+            except RecordError as error:
+                # It stays on the index until its keys expire; the others still need a reaper.
+                self._due_s[job] = self._now_s() + DAMAGED_AGAIN_S
+                log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
+                return 0
             if not ended:
                 return 0
         await self._control.close(job)

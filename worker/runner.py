@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from shared.errors import StorageError
+from shared.errors import RecordError, StorageError
 from shared.jobs import JobKey
 from shared.queue import parse_offer
 from shared.storage.control import Control
@@ -106,15 +106,18 @@ class Runner:
             try:
                 taken = await self._tools.claimer.take(job, offered=epoch)
                 break
+            except RecordError as error:
+                log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
+                break
             except StorageError as error:
                 if tries == _CLAIM_TRIES - 1 and not decided.done():
                     decided.set_exception(error)
                     decided.exception()  # whoever waits gets it; nobody need wait
                 await asyncio.sleep(_CLAIM_PAUSE_S)
-        if taken is None:
-            return None
         if not decided.done():
             decided.set_result(None)
+        if taken is None:
+            return None
         if isinstance(taken, Refused):
             if taken.verdict in ("ENDED", "GONE"):
                 await self._control.close(job)

@@ -9,9 +9,9 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from shared.errors import StorageError, TailraceError
+from shared.errors import RecordError, StorageError, TailraceError
 from shared.storage.sending import let_cancellations_through
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,19 @@ def open_redis(url: str, *, timeout_s: float, max_connections: int, retries: int
     return aioredis.Redis.from_pool(pool)
 
 
-def as_storage_error(error: Exception) -> StorageError:
-    """Our error for one of the client's: `storage_full` when memory is out, else `storage_unavailable`."""
+# How the errors begin that a script meets in the data; what the server says of its own state begins otherwise.
+_DAMAGED = ("user_script:", "Error running script", "WRONGTYPE", "The ID specified in XADD")
+
+
+def as_storage_error(error: Exception) -> StorageError | RecordError:
+    """Our error for one of the client's: `storage_full` when memory is out, else `storage_unavailable`.
+
+    RecordError where a script broke on what it found: the store is well, and no repetition would help.
+    """
     if isinstance(error, OutOfMemoryError) or "OOM" in str(error)[:60]:
         return StorageError("storage_full", retry_after_s=RETRY_AFTER_S)
+    if type(error) is ResponseError and str(error).startswith(_DAMAGED):
+        return RecordError()
     return StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shared import recovery
-from shared.errors import StorageError
+from shared.errors import RecordError, StorageError
 from shared.events import Cancelled, Failed
 from shared.jobs import MAX_ATTEMPTS, JobKey, JobRequest, Status
 from shared.queue import offer_id
@@ -210,6 +210,19 @@ async def test_two_sweeps_do_what_one_does(stores: Stores, reaper: Reaper) -> No
 
     assert await _offers(stores) == [offer_id(job, epoch)]
     assert sum(isinstance(event, Failed) for event in await acts.events(stores, poison)) == 1
+
+
+async def test_a_job_whose_record_is_damaged_keeps_the_reaper_from_no_other(stores: Stores, reaper: Reaper) -> None:
+    damaged = await _indexed(stores, deadline_s=-1, age_ms=9_000)
+    overdue = await _indexed(stores, deadline_s=-1)
+    waiting = await _indexed(stores)
+    await stores.redis.hdel(keys.job_keys(damaged).meta, "created_ms")
+    await reaper.sweep(trusted=True)
+
+    assert await _ended_with(stores, overdue) == "deadline_exceeded"
+    assert await _offers(stores) == [offer_id(waiting, 0)]
+    with pytest.raises(RecordError):
+        await stores.jobs.cancel(damaged, "user")
 
 
 async def test_what_the_reaper_remembers_goes_with_the_jobs(stores: Stores, reaper: Reaper) -> None:
