@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connection import CloseWithoutAnswerError, abort
 from api.problems import problem
+from shared import metrics
 from shared.errors import TailraceError
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -33,8 +35,13 @@ class Guard:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope["tailrace.request_id"] = request_id
 
+        answered = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
+                _count(scope, str(message["status"]))
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
@@ -45,6 +52,9 @@ class Guard:
             await problem(error, request_id)(scope, receive, send_with_id)
         except CloseWithoutAnswerError:
             await abort(scope, receive)
+        finally:
+            if not answered:
+                _count(scope, "closed")
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body. `payload_too_large` as soon as it is known, `unsupported_media_type` for what is not JSON."""
@@ -70,6 +80,12 @@ class Guard:
         if body and media_type != "application/json" and not media_type.endswith("+json"):
             raise TailraceError("unsupported_media_type")
         return bytes(body)
+
+
+def _count(scope: Scope, status: str) -> None:
+    """By the route's own path, not the client's."""
+    method = scope["method"] if scope["method"] in _METHODS else metrics.OTHER
+    metrics.REQUESTS.labels(method, getattr(scope.get("route"), "path", "none"), status).inc()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -119,7 +119,10 @@ def worker(redis_url: RedisUrl = None, slots: Slots = None, log_level: LogLevel 
     """
     from worker.main import run_worker
 
-    run_worker(settings_with(redis_url=redis_url, slots=slots, log_level=log_level))
+    try:
+        run_worker(settings_with(redis_url=redis_url, slots=slots, log_level=log_level))
+    except TailraceError as error:
+        _fail(error.message)
 
 
 def _fail(message: str) -> None:

@@ -80,7 +80,9 @@ class Up:
         fronts = [
             self._child(f"api-{n + 1}", ["api", "--fd", str(sock.fileno())], env, sock) for n in range(self._plan.api)
         ]
-        workers = [self._child(f"worker-{n + 1}", ["worker"], env) for n in range(self._plan.workers)]
+        workers = [
+            self._child(f"worker-{n + 1}", ["worker"], self._of_worker(n, env)) for n in range(self._plan.workers)
+        ]
         self._children += fronts + workers
         await self._start_all(fronts + workers)
         if not self._stopping.is_set():
@@ -94,6 +96,11 @@ class Up:
             await self._stopping.wait()
             for task in watching:
                 task.cancel()
+
+    def _of_worker(self, number: int, env: dict[str, str]) -> dict[str, str]:
+        """The environment of one worker: each shows its metrics on a port of its own, from the one that is set on."""
+        port = self._plan.settings.worker_metrics_port
+        return {**env, "TAILRACE_WORKER_METRICS_PORT": str(port + number)} if port else env
 
     async def _start_all(self, children: list[Child]) -> None:
         """Start all at once; ChildFailedError for the first that fails. Returns early when the user has had enough."""

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     job_deadline_s: float = Field(3600.0, gt=0, description="counted from the POST")
     job_ttl_s: int = Field(3600, ge=1, description="how long a job is kept after its end, unless it says so itself")
     max_job_ttl_s: int = Field(7 * 86_400, ge=1)
+    cancel_if_unread_s: int = Field(0, ge=0, description="cancel a job that nobody reads for so long; 0: never")
     max_output_bytes: int = Field(8 * 1024 * 1024, ge=1024)
 
     # -- the worker
@@ -55,6 +56,19 @@ class Settings(BaseSettings):
     provider_tries: int = Field(3, ge=1, le=10, description="calls before the first token, retried silently")
     retry_base_s: float = Field(0.5, gt=0, description="full jitter: chance × base × 2^n")
     retry_cap_s: float = Field(20.0, gt=0, description="also the longest Retry-After that is waited for")
+    retry_budget_percent: float = Field(
+        10.0, ge=0, le=100, description="retries a minute to one provider, of the first calls of one worker"
+    )
+    retry_budget_floor: int = Field(
+        10, ge=0, description="retries a minute that need no first calls: the share that 100 calls would give"
+    )
+    circuit_failures: int = Field(5, ge=0, description="in a row, of one provider's model, open its circuit; 0: never")
+    circuit_open_s: float = Field(
+        5.0, gt=0, description="before the first probe; doubles with each that fails, jittered"
+    )
+    circuit_open_max_s: float = Field(60.0, gt=0)
+    worker_metrics_host: str = "127.0.0.1"
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="where a worker shows /metrics; 0: nowhere")
     chains: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="LangChain chains and graphs: name=module:attribute,..."
     )

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def set_up_logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+@cache
 def package_version() -> str:
-    """The installed version."""
+    """The installed version. Read once: it stands in files, and liveness is asked for in the loop."""
     try:
         return version("tailrace")
     except PackageNotFoundError:

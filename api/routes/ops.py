@@ -8,6 +8,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from api.problems import documented
 from api.routes.common import NodeDep
+from shared import metrics
 from shared.errors import TailraceError
 from shared.telemetry import package_version
 
@@ -16,6 +17,7 @@ router = APIRouter()
 _WEB = Path(__file__).parent.parent / "web"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 _FILES = frozenset(path.name for path in _WEB.iterdir() if path.suffix in _TYPES)
+_METRICS = 'tailrace_readers 12.0\ntailrace_http_requests_total{method="POST",route="/jobs",status="202"} 345.0\n'
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,6 +46,19 @@ async def readyz(node: NodeDep) -> Response:
     await node.control.ping()
     await node.store.ping()
     return JSONResponse({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Metrics of this node",
+    response_class=Response,
+    responses={200: {"description": "As Prometheus reads them", "content": {"text/plain": {"example": _METRICS}}}},
+)
+async def show_metrics() -> Response:
+    """Of this node alone, without a key: nothing in it is a tenant's. docs/metrics.md explains each."""
+    body, media_type = metrics.exposition(metrics.API)
+    return Response(body, headers={"Content-Type": media_type})
 
 
 @router.get("/", include_in_schema=False)

@@ -48,6 +48,16 @@ async def test_other_calls_are_told_when_to_come_back(gateway: Gateway, method: 
     assert refusal.json()["request_id"] == refusal.headers["x-request-id"]
 
 
+async def test_a_nodes_metrics_are_not_for_those_outside(gateway: Gateway) -> None:
+    node = await gateway.add_node()
+
+    refusal = await gateway.http.get("/metrics")
+
+    assert (refusal.status_code, refusal.json()["code"]) == (404, "no_such_route")
+    assert refusal.headers["content-type"] == "application/problem+json"
+    assert node.asked == []
+
+
 @pytest.mark.parametrize("path", ["/jobs", "/chat/stream"])
 async def test_a_post_that_a_node_may_have_taken_is_never_sent_again(gateway: Gateway, path: str) -> None:
     nodes = [await gateway.add_node(), await gateway.add_node()]

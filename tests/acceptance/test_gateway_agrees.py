@@ -37,7 +37,7 @@ def test_a_node_that_lives_is_never_silent_for_as_long_as_the_gateway_waits() ->
 def test_the_gateways_own_answers_are_problems_as_the_nodes_write_them() -> None:
     answers = re.findall(r"return (\d+) '(\{.*\})\\n';", ROUTES)
 
-    assert len(answers) == 2
+    assert len(answers) == 3
     for status, body in answers:
         problem = json.loads(body)
         kind = CODES.get(problem["code"])

@@ -18,7 +18,7 @@ PROTECTED = [
     ("POST", "/langchain/stream"),
 ]
 BODIES = {path: {"message": "hi"} for method, path in PROTECTED if "stream" in path} | {"/jobs": scripted("hello")}
-OPEN = ["/healthz", "/readyz", "/openapi.json", "/docs", "/", "/console/app.js"]
+OPEN = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/", "/console/app.js"]
 WRONG = ["", "Bearer", "Bearer wrong", "Bearer key-of-acme2", "Basic a2V5LW9mLWFjbWU=", "key-of-acme", "Bearer ü"]
 
 

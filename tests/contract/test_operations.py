@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.errors import CODES
+from tests.contract.conftest import needs_our_node
 from tests.support.wire import Wire, assert_problem, scripted
 
 NOWHERE = "0" * 26
@@ -20,6 +21,7 @@ ROUTES = {
     "/langchain/stream": {"post"},
     "/healthz": {"get"},
     "/readyz": {"get"},
+    "/metrics": {"get"},
 }
 WRONG = [
     ("PUT", "/jobs"),
@@ -108,6 +110,34 @@ async def test_a_living_process_says_so_and_which_version_it_is(wire: Wire) -> N
 async def test_a_node_whose_stores_answer_is_ready(wire: Wire) -> None:
     answer = await wire.ask("GET", "/readyz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+@needs_our_node  # a gateway does not pass it on
+@pytest.mark.requirement("OP-5")
+async def test_metrics_count_what_the_node_has_answered_by_route_and_not_by_job(wire: Wire) -> None:
+    before = await counted(wire)
+    job = await wire.submit("hello")
+    await wire.log(job)
+    await wire.ask("GET", f"/jobs/{job}/events?last_event_id={(await wire.show(job))['last_event_id']}")
+    await wire.ask("GET", f"/nope/{job}")
+
+    text, after = (await wire.ask("GET", "/metrics")).text, await counted(wire)
+
+    assert job not in text
+    for route in ('"POST",route="/jobs",status="202"', '"GET",route="/jobs/{job_id}/events",status="200"',
+                  '"GET",route="/jobs/{job_id}/events",status="204"', '"GET",route="none",status="404"'):  # fmt: skip
+        name = f"tailrace_http_requests_total{{method={route}}}"
+        assert after[name] > before.get(name, 0), name
+    assert after["tailrace_events_sent_total"] >= before["tailrace_events_sent_total"] + 4
+
+
+async def counted(wire: Wire) -> dict[str, float]:
+    """The node's metrics by their names and labels."""
+    answer = await wire.ask("GET", "/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = [line.rpartition(" ") for line in answer.text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 async def description(wire: Wire) -> dict[str, Any]:

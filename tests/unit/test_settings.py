@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-UNITS = ("_s", "_ms", "_bytes", "_events", "_tokens", "_connections", "_jobs", "_tries")
-COUNTS = {"port", "slots", "replicas"}
+UNITS = ("_s", "_ms", "_bytes", "_events", "_tokens", "_connections", "_jobs", "_tries", "_percent", "_port")
+COUNTS = {"port", "slots", "replicas", "retry_budget_floor", "circuit_failures"}
 NOT_SETTINGS = {"TAILRACE_READY_FD", "TAILRACE_URL", "TAILRACE_API_KEY", "TAILRACE_PROVIDER", "TAILRACE_MODEL"}
 
 
@@ -46,7 +46,8 @@ def test_every_variable_that_the_code_names_is_a_setting() -> None:
     ("port", "http"), ("max_body_bytes", "10"), ("heartbeat_s", "0"), ("write_timeout_s", "-1"), ("tail_tick_s", "0"),
     ("tail_ring_events", "1"), ("job_deadline_s", "0"), ("job_ttl_s", "0"), ("slots", "0"), ("lease_s", "0"),
     ("lease_renew_s", "0"), ("provider_tries", "0"), ("provider_tries", "11"), ("log_level", "loud"),
-    ("storage_patience_s", "soon"), ("retry_cap_s", "0"),
+    ("storage_patience_s", "soon"), ("retry_cap_s", "0"), ("retry_budget_percent", "101"), ("retry_budget_floor", "-1"),
+    ("circuit_failures", "-1"), ("circuit_open_s", "0"), ("worker_metrics_port", "65536"),
 ])  # fmt: skip
 def test_a_value_out_of_bounds_is_refused_by_the_name_of_its_setting(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
