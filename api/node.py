@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from api.attendance import Attendance
 from api.reader import Reader
 from api.tail import Tails
 from shared.jobs import JobKey
@@ -33,6 +34,7 @@ class Node:
     control: Control
     queue: Queue
     tails: Tails
+    attendance: Attendance
     leaving: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def leave(self) -> None:
@@ -66,10 +68,12 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
         tails = Tails(event_log, notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events)
         reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
+        attendance = Attendance(store)
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(loop) for loop in (batcher.run(), notices.run(), tails.run(), reaper.run())]
+            running = (batcher.run(), notices.run(), tails.run(), reaper.run(), attendance.run())
+            loops = [group.create_task(loop) for loop in running]
             try:
-                yield Node(settings, store, event_log, control, queue, tails)
+                yield Node(settings, store, event_log, control, queue, tails, attendance)
             finally:
                 await end(*loops)
 

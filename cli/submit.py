@@ -69,6 +69,9 @@ def submit(
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="Higher first.")] = None,
     ttl_s: Annotated[int | None, typer.Option(min=1, help="Seconds to keep the job after its end.")] = None,
+    cancel_if_unread_s: Annotated[
+        int | None, typer.Option(min=5, help="Cancel the job once nobody has read it for so many seconds.")
+    ] = None,
     on_interrupt: Annotated[
         Literal["restart", "continue", "fail"] | None, typer.Option(help="When generating is interrupted midway.")
     ] = None,
@@ -105,6 +108,7 @@ def submit(
         "metadata": _pairs(metadata or [], "--metadata") or None,
         "priority": priority,
         "ttl_s": ttl_s,
+        "cancel_if_unread_s": cancel_if_unread_s,
         "on_interrupt": on_interrupt,
         "idempotency_key": idempotency_key or uuid.uuid4().hex,
     }

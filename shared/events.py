@@ -35,8 +35,14 @@ class EventId(NamedTuple):
         return cls(int(epoch), int(seq))
 
 
+PROVIDER_CALLS = "provider_calls"
+"""The name under which the number of calls is kept beside the token counts of `usage`, in the store alone: it is summed
+over attempts as they are, and costs no round trip. On the wire it is a field of the job."""
+
 START = EventId(0, 0)
 """The cursor of a reader that has seen nothing."""
+QUEUED_ID = EventId(0, 1)
+"""The id of every log's first event."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -211,7 +217,7 @@ def data(event: Event) -> dict[str, Any]:
     if isinstance(event, Queued):
         body["created_at"] = rfc3339(body.pop("at_ms", 0))
     elif isinstance(event, TERMINAL):
-        body.setdefault("usage", {})
+        body.setdefault("usage", {}).pop(PROVIDER_CALLS, None)
     return body
 
 

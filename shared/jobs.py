@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shared.events import rfc3339
+from shared.events import PROVIDER_CALLS, rfc3339
 
 MAX_ATTEMPTS = 5
 """How many times generating may start."""
@@ -89,6 +89,7 @@ class JobRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 5
     metadata: dict[str, str] = {}
     ttl_s: int | None = None
+    cancel_if_unread_s: int | None = None
 
 
 class JobKey(msgspec.Struct, frozen=True):
@@ -107,6 +108,33 @@ class JobKey(msgspec.Struct, frozen=True):
         return cls(tenant, job_id)
 
 
+class Upstream(msgspec.Struct, frozen=True):
+    """A generation that the provider keeps: a broken stream, or another worker, can read on after `position`.
+
+    `position` is the provider's own count of what the log has, -1 for nothing of it. `base`: how many code points the
+    text had before this generation began. `stateful`: reading on needs what came before, so it is read again (not
+    stored: a successor finds that out from the log).
+    """
+
+    id: str
+    position: int = -1
+    base: int = 0
+    stateful: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.base} {self.position} {self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Upstream | None":
+        """Read `<base> <position> <id>`; None for what is none, so that a damaged record can be worked on."""
+        base, _, rest = text.partition(" ")
+        position, _, name = rest.partition(" ")
+        try:
+            return cls(name, int(position), int(base)) if name else None
+        except ValueError:
+            return None
+
+
 class JobRecord(msgspec.Struct, frozen=True):
     """The stored state of a job without its log. Times are ms since 1970 by the store's clock."""
 
@@ -122,7 +150,11 @@ class JobRecord(msgspec.Struct, frozen=True):
     ttft_ms: int | None = None
     finished_ms: int | None = None
     expires_ms: int | None = None
+    unread_ms: int | None = None
+    """For how long nobody may read it before it is cancelled; None where that is nobody's concern."""
     usage: dict[str, int] = {}
+    upstream: Upstream | None = None
+    """Where the answer comes from, if the provider keeps it. Never shown to a client."""
     terminal: dict[str, Any] = {}
     """The data of the terminal event, empty while the job is open."""
 
@@ -137,14 +169,17 @@ class JobRecord(msgspec.Struct, frozen=True):
             name: value for name, value in (("queue_ms", self.queue_ms), ("ttft_ms", self.ttft_ms)) if value is not None
         }
         error = {name: self.terminal[name] for name in ("code", "message", "retryable") if name in self.terminal}
+        usage = dict(self.terminal.get("usage", self.usage))
+        calls = usage.pop(PROVIDER_CALLS, 0)
         return {
             "id": self.key.id,
             "provider": self.request.provider,
             "model": self.request.model,
             "status": self.status.value,
             "finish_reason": self.terminal.get("finish_reason"),
-            "usage": self.terminal.get("usage", self.usage),
+            "usage": usage,
             "attempt": self.attempt,
+            "provider_calls": calls,
             "error": error or None,
             "timings": timings,
             "metadata": self.request.metadata,

@@ -9,6 +9,7 @@ import logging
 import random
 from enum import Enum
 
+from shared import metrics
 from shared.errors import RecordError, StorageError
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, TERMINAL, JobKey, Status
 from shared.queue import Queue, offer_id
@@ -42,18 +43,26 @@ class Todo(Enum):
     DEADLINE = "deadline_exceeded"
     POISONED = "poisoned"
     EXHAUSTED = "attempts_exhausted"
+    UNREAD = "unread"
 
 
-def judge(standing: Standing | None, *, indexed_ms: int, now_ms: int, leases_can_be_trusted: bool) -> Todo:
-    """`indexed_ms`: when the job was put on the index of open jobs; all times by the store's clock, ms since 1970."""
+def judge(
+    standing: Standing | None, *, indexed_ms: int, known_ms: float, now_ms: int, leases_can_be_trusted: bool
+) -> Todo:
+    """`indexed_ms`: when the job was put on the index of open jobs, by its node's clock, ms since 1970; `now_ms`: by
+    the store's. The two may disagree, or step. `known_ms`: for how long this reaper has known the job.
+    """
     if standing is None:
-        return Todo.CLOSE if now_ms - indexed_ms > HALF_MADE_MS else Todo.NOTHING
+        return Todo.CLOSE if known_ms > HALF_MADE_MS else Todo.NOTHING
     if standing.status in TERMINAL:
         return Todo.CLOSE
     if now_ms >= standing.deadline_ms:
         return Todo.DEADLINE
+    # Trust, here as well: while the stores were away, no node could say that somebody reads.
+    if standing.unread_at_ms is not None and now_ms >= standing.unread_at_ms and leases_can_be_trusted:
+        return Todo.UNREAD
     if standing.status is Status.QUEUED:
-        return Todo.OFFER if now_ms - indexed_ms > OFFER_AFTER_MS else Todo.NOTHING
+        return Todo.OFFER if max(now_ms - indexed_ms, known_ms) > OFFER_AFTER_MS else Todo.NOTHING
     if standing.lease_ms or not leases_can_be_trusted:
         return Todo.NOTHING
     if standing.crashes + 1 >= MAX_CRASHES:
@@ -74,6 +83,8 @@ class Reaper:
         self._trust_from_s = 0.0
         self._due_s: dict[JobKey, float] = {}
         """When a job need be looked at next; what is not in it, at once."""
+        self._known_s: dict[JobKey, float] = {}
+        """Since when this reaper knows a job."""
 
     def _distrust(self) -> None:
         """The stores may have been away, and leases have lapsed in their sleep: owners must get time to renew."""
@@ -86,14 +97,19 @@ class Reaper:
             await asyncio.sleep(TICK_S * random.uniform(0.8, 1.2))
             slept = self._now_s() - last_s > WATCHED_MS / 1000
             try:
-                if await self._control.lead(self._owner, LEAD_MS):
+                leads = await self._control.lead(self._owner, LEAD_MS)
+                metrics.REAPER_LEADS.set(leads)
+                if leads:
                     # Not watched: all processes have just started, or the stores were away. Slept: this process was
                     # (SIGSTOP, a laptop's lid), and the whole machine may have been.
                     if not await self._control.watched(WATCHED_MS) or slept:
                         self._distrust()
                     await self.sweep(trusted=self._now_s() >= self._trust_from_s)
+                else:
+                    metrics.OPEN_JOBS.set(0)
             except StorageError:
                 self._distrust()
+                metrics.REAPER_LEADS.set(0)
             except Exception:
                 # Whatever one job's record did to us: the others still need a reaper.
                 log.exception("a sweep broke")
@@ -108,8 +124,10 @@ class Reaper:
             now_s = self._now_s()
             gone = await self._look_at([row for row in rows if self._due_s.get(row[0], 0.0) <= now_s], trusted)
             offset += len(rows) - gone
-        for job in self._due_s.keys() - seen:
-            del self._due_s[job]
+        metrics.OPEN_JOBS.set(len(seen))
+        for table in (self._due_s, self._known_s):
+            for job in table.keys() - seen:
+                del table[job]
 
     async def _look_at(self, rows: list[tuple[JobKey, int]], trusted: bool) -> int:
         """Do for each job what is to be done; how many left the index."""
@@ -120,9 +138,14 @@ class Reaper:
         gone = 0
         for (job, indexed_ms), standing in zip(rows, standings, strict=True):
             self._due_s[job] = self._now_s() + _look_again_s(standing, now_ms)
-            todo = judge(standing, indexed_ms=indexed_ms, now_ms=now_ms, leases_can_be_trusted=trusted)
+            known_ms = (self._now_s() - self._known_s.setdefault(job, self._now_s())) * 1000
+            todo = judge(
+                standing, indexed_ms=indexed_ms, known_ms=known_ms, now_ms=now_ms, leases_can_be_trusted=trusted
+            )
             if todo is Todo.OFFER and standing is not None:
                 offers.append((job, standing))
+            elif todo is Todo.NOTHING and standing is not None and standing.status is Status.QUEUED:
+                self._due_s[job] = 0.0  # too young: a job whose offer was lost waits for this and no longer
             elif todo is not Todo.NOTHING:
                 gone += await self._end(job, todo, standing)
         await self._offer(offers)
@@ -131,9 +154,8 @@ class Reaper:
     async def _end(self, job: JobKey, todo: Todo, standing: Standing | None) -> int:
         if todo is not Todo.CLOSE and standing is not None:
             log.warning("job %s: %s", job, todo.value)
-            unleased = todo is not Todo.DEADLINE
             try:
-                ended = await self._store.fail(job, todo.value, epoch=standing.epoch, unleased=unleased)
+                ended = await self._end_by_script(job, todo, standing.epoch)
             except RecordError as error:
                 # It stays on the index until its keys expire; the others still need a reaper.
                 self._due_s[job] = self._now_s() + DAMAGED_AGAIN_S
@@ -142,7 +164,13 @@ class Reaper:
             if not ended:
                 return 0
         await self._control.close(job)
+        metrics.REAPER_ACTS.labels(todo.value).inc()
         return 1
+
+    async def _end_by_script(self, job: JobKey, todo: Todo, epoch: int) -> bool:
+        if todo is Todo.UNREAD:
+            return await self._store.cancel(job, todo.value, epoch=epoch)
+        return await self._store.fail(job, todo.value, epoch=epoch, unleased=todo is not Todo.DEADLINE)
 
     async def _offer(self, wanted: list[tuple[JobKey, Standing]]) -> None:
         """Offer again what has no offer outstanding."""
@@ -153,6 +181,7 @@ class Reaper:
                 log.warning("job %s: offered again (%s, epoch %d)", job, standing.status, standing.epoch)
                 try:
                     await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
+                    metrics.REAPER_ACTS.labels(f"offer_{standing.status}").inc()
                 except StorageError as error:
                     if error.code != "storage_full":
                         raise
@@ -162,4 +191,5 @@ class Reaper:
 def _look_again_s(standing: Standing | None, now_ms: int) -> float:
     if standing is None or not standing.lease_ms:
         return LOOK_AGAIN_S if standing is None or standing.status is Status.QUEUED else 0.0
-    return min(standing.lease_ms, max(0, standing.deadline_ms - now_ms)) / 1000
+    ends_ms = min(standing.deadline_ms, standing.unread_at_ms or standing.deadline_ms)
+    return min(standing.lease_ms, max(0, ends_ms - now_ms)) / 1000

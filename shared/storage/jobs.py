@@ -3,20 +3,21 @@
 import random
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from shared import metrics
 from shared.errors import CODES, TailraceError
 from shared.events import Event, EventId, Queued, encode
-from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status
+from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status, Upstream
 from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 
 _encode = msgspec.json.encode
-_STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority"]
+_STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority", "created_ms", "unread_ms", "read_ms"]
 _LETTER_OF = {Act.FAILED: "f", Act.CANCELLED: "z"}
 
 
@@ -38,6 +39,7 @@ class Refused:
     verdict: str
     epoch: int = 0
     last: EventId | None = None
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Standing:
     crashes: int
     deadline_ms: int
     priority: int
+    unread_at_ms: int | None = None
+    """When it is to be cancelled unless somebody reads it before (ms since 1970); None: never."""
 
 
 def fencing_chance() -> int:
@@ -79,9 +83,12 @@ class JobStore:
         self._redis = redis
         self._batcher = batcher
 
-    async def create(self, job: JobKey, request: JobRequest, *, deadline_s: float, ttl_s: int) -> bool:
-        """Make the job; idempotent by its id. False where it was there already; `gone` where it has been and went."""
+    async def create(
+        self, job: JobKey, request: JobRequest, *, deadline_s: float, ttl_s: int, unread_s: float | None = None
+    ) -> JobRecord | None:
+        """Make the job; idempotent by its id. None where it was there already; `gone` where it has been and went."""
         queued = Queued(job.id, request.provider, request.model)
+        unread_ms = None if unread_s is None else round(unread_s * 1000)
         answer = await self._batcher.call(
             scripts.CREATE,
             job_keys(job),
@@ -94,11 +101,16 @@ class JobStore:
                 ttl_s * 1000,
                 request.on_interrupt.value,
                 request.priority,
+                "" if unread_ms is None else unread_ms,
             ),
         )
         if answer[0] == "GONE":
             raise TailraceError("gone")
-        return answer[2] == "1"
+        created_ms = int(answer[1])
+        deadline_ms = created_ms + round(deadline_s * 1000)
+        if answer[2] != "1":
+            return None
+        return JobRecord(job, request, Status.QUEUED, created_ms, deadline_ms, unread_ms=unread_ms)
 
     async def show(self, job: JobKey) -> JobRecord:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""
@@ -156,18 +168,32 @@ class JobStore:
         answer = await self._batcher.call(scripts.CLAIM, job_keys(job), _claim_args(token, worker, lease_ms, **more))
         if answer[0] != "OK":
             if answer[0] == "NEED_TEXT":
-                return Refused(answer[0], last=EventId.parse(answer[1]))
+                return Refused(answer[0], last=EventId.parse(answer[1]), upstream=Upstream.parse(answer[2]))
             return Refused(
                 answer[0], epoch=int(answer[1]) if answer[0] not in ("GONE", "ENDED", "BUSY", "STALE") else 0
             )
         epoch, seq, attempt, at_ms = map(int, answer[1:5])
-        return Claimed(epoch, seq, attempt, at_ms, await self.show(job))
+        try:
+            return Claimed(epoch, seq, attempt, at_ms, await self.show(job))
+        except TailraceError as error:
+            if error.code not in ("gone", "not_found"):
+                raise
+            return Refused("GONE")  # cancelled and deleted before its record was read
 
     async def append(
-        self, job: JobKey, epoch: int, first_seq: int, events: list[Event], ttft_ms: int | None = None
+        self,
+        job: JobKey,
+        epoch: int,
+        first_seq: int,
+        events: list[Event],
+        ttft_ms: int | None = None,
+        upstream: Upstream | Literal["", "-"] = "",
     ) -> Appended:
-        """Compare-and-append `events` as `<epoch>-<first_seq>`…; `ttft_ms` with an attempt's first content event."""
-        args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms]
+        """Compare-and-append `events` as `<epoch>-<first_seq>`…; `ttft_ms` with an attempt's first content event.
+
+        `upstream`: what covers exactly the log with these events; "" leaves it as it is, "-" says that there is none.
+        """
+        args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms, str(upstream)]
         for event in events:
             args += encode(event)
         verdict, last_seq = await self._batcher.call(scripts.APPEND, job_keys(job), args)
@@ -191,6 +217,8 @@ class JobStore:
         for pair in pairs:
             args += pair
         verdict, last_seq = await self._batcher.call(scripts.FINISH, job_keys(job), args)
+        if verdict == "OK":
+            metrics.finished(act.value, getattr(events[-1], "code", ""), getattr(events[-1], "timings", {}))
         return Appended(verdict, int(last_seq))
 
     async def renew(self, job: JobKey, worker: str, epoch: int, lease_ms: int) -> str:
@@ -202,17 +230,23 @@ class JobStore:
         args = (operation_token(), worker, epoch, _encode(usage).decode())
         return (await self._batcher.call(scripts.RELEASE, job_keys(job), args))[0] == "OK"
 
-    async def cancel(self, job: JobKey, reason: str) -> bool:
-        """End the job as cancelled; False where it had ended before or is gone."""
-        return await self._end(job, Act.CANCELLED, f'"reason":{_encode(reason).decode()}')
+    async def cancel(self, job: JobKey, reason: str, *, epoch: int | None = None) -> bool:
+        """End the job as cancelled, if `epoch` still runs; False where it had ended before or is gone."""
+        return await self._end(job, Act.CANCELLED, reason, f'"reason":{_encode(reason).decode()}', epoch=epoch)
+
+    async def attend(self, job: JobKey) -> None:
+        """Note that somebody reads the job now."""
+        await self._batcher.call(scripts.READ, job_keys(job), ())
 
     async def fail(self, job: JobKey, code: str, *, epoch: int | None = None, unleased: bool = False) -> bool:
         """End the job as failed with a code of ours, if `epoch` still runs and, with `unleased`, nobody works on it."""
         kind = CODES[code]
         body = {"code": code, "message": f"{kind.title}. {kind.advice}", "retryable": kind.retryable}
-        return await self._end(job, Act.FAILED, _encode(body).decode()[1:-1], epoch=epoch, unleased=unleased)
+        return await self._end(job, Act.FAILED, code, _encode(body).decode()[1:-1], epoch=epoch, unleased=unleased)
 
-    async def _end(self, job: JobKey, act: Act, head: str, *, epoch: int | None = None, unleased: bool = False) -> bool:
+    async def _end(
+        self, job: JobKey, act: Act, code: str, head: str, *, epoch: int | None = None, unleased: bool = False
+    ) -> bool:
         args = (
             operation_token(),
             fencing_chance(),
@@ -223,7 +257,10 @@ class JobStore:
             head,
             WORKER_CHANNEL_PREFIX,
         )
-        return (await self._batcher.call(scripts.END, job_keys(job), args))[0] == "OK"
+        ended = (await self._batcher.call(scripts.END, job_keys(job), args))[0] == "OK"
+        if ended:
+            metrics.JOBS_ENDED.labels(act.value, code).inc()
+        return ended
 
     async def delete(self, job: JobKey) -> bool:
         """Hide and soon erase an ended job; False where it is still open. Idempotent; `not_found` if never there."""
@@ -244,12 +281,14 @@ def _claim_args(
     keep: int | None = None,
     counted_at: EventId | None = None,
     offered: int | None = None,
+    upstream: Upstream | None = None,
 ) -> list[str | int]:
     """The claim script's arguments.
 
     `epoch`: the running epoch that is mine already (a new attempt of the same worker), with `reason` for the reset.
     `offered`: the epoch of the offer that this claim follows.
-    `keep`, `counted_at`: with on_interrupt=continue, the code points of the text so far and the last id they cover.
+    `keep`, `counted_at`: with on_interrupt=continue or an upstream, the code points of the text that stays and the last
+    id that they were counted at. `upstream`: where to go on from, if that is not where the log ends.
     """
     return [
         token,
@@ -262,14 +301,25 @@ def _claim_args(
         "" if keep is None else keep,
         "" if counted_at is None else str(counted_at),
         "" if offered is None else offered,
+        "" if upstream is None else str(upstream),
     ]
 
 
 def _standing(meta: list[str | None], lease_ms: int) -> Standing | None:
     """None for what cannot be read: one damaged record must not keep the reaper from all others."""
     try:
-        status, *numbers = meta
-        return Standing(max(0, lease_ms), Status(str(status)), *(int(number or "") for number in numbers))
+        epoch, attempt, crashes, deadline_ms, priority, created_ms = (int(number or "") for number in meta[1:7])
+        unread_ms, read_ms = (int(number or 0) for number in meta[7:])
+        return Standing(
+            max(0, lease_ms),
+            Status(str(meta[0])),
+            epoch,
+            attempt,
+            crashes,
+            deadline_ms,
+            priority,
+            max(created_ms, read_ms) + unread_ms if unread_ms else None,
+        )
     except ValueError:
         return None
 
@@ -291,6 +341,8 @@ def _record(job: JobKey, meta: dict[str, str]) -> JobRecord:
         ttft_ms=number("ttft_ms"),
         finished_ms=number("finished_ms"),
         expires_ms=number("expires_ms"),
+        unread_ms=number("unread_ms"),
         usage=msgspec.json.decode(meta["usage"]),
+        upstream=Upstream.parse(meta.get("upstream", "")),
         terminal=msgspec.json.decode(meta["terminal"]) if "terminal" in meta else {},
     )

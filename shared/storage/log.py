@@ -6,7 +6,7 @@ failover, of another job), the first entry shows it. Redis itself never says so:
 
 from dataclasses import dataclass
 
-from shared.events import START, Entry, EventId, decode
+from shared.events import START, TERMINAL, Entry, EventId, decode
 from shared.jobs import JobKey
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import job_keys
@@ -26,6 +26,8 @@ class Page:
     full: bool
     """Whether there may be more."""
     empty_log: bool = False
+    at_end: bool = False
+    """The cursor is the terminal event: nothing follows it."""
 
 
 def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
@@ -38,7 +40,8 @@ def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
     if not entries or entries[0].id != cursor:
         return Page([], False, full, not entries)
     whole = _without_hole(cursor, entries[1:])
-    return Page(whole, bool(whole) or len(entries) == 1, full or len(whole) < len(entries) - 1)
+    held, more = bool(whole) or len(entries) == 1, full or len(whole) < len(entries) - 1
+    return Page(whole, held, more, at_end=isinstance(entries[0].event, TERMINAL))
 
 
 def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:

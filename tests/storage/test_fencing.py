@@ -43,7 +43,7 @@ async def test_a_new_job_starts_with_queued_as_its_first_event(
 async def test_creating_a_job_twice_makes_one(stores: Stores, job: JobKey, request_: JobRequest) -> None:
     await create(stores, job, request_)
 
-    assert await stores.jobs.create(job, request_, deadline_s=60, ttl_s=60) is False
+    assert await stores.jobs.create(job, request_, deadline_s=60, ttl_s=60) is None
     assert len(await stores.log.read_all(job)) == 1
 
 
@@ -273,3 +273,15 @@ async def test_pages_join_without_a_hole(stores: Stores, job: JobKey, request_: 
         cursor = page.entries[-1].id
 
     assert seen == list(range(1, 43))
+
+
+async def test_a_claim_whose_job_was_deleted_meanwhile_is_refused_as_gone(
+    stores: Stores, job: JobKey, request_: JobRequest
+) -> None:
+    await create(stores, job, request_)
+    assert isinstance(await stores.jobs.claim(job, "w1", 6000, token="once"), Claimed)
+    await stores.jobs.cancel(job, "deleted")
+    assert await stores.jobs.delete(job)
+
+    # The script answers as it did; between it and the reading of the record the job may go.
+    assert await stores.jobs.claim(job, "w1", 6000, token="once") == Refused("GONE")

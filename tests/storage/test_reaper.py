@@ -1,6 +1,7 @@
 """The reaper's sweep on real stores: no open job is forgotten, no living one is disturbed, and one sweep is enough."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,13 @@ from tests.support.loops import GUARD_S, end, running, until
 async def _now_ms(stores: Stores) -> int:
     now_ms, _ = await stores.jobs.standings([])
     return now_ms
+
+
+async def until_ms(stores: Stores, ms: int) -> None:
+    """Wait for the store's clock."""
+    async with asyncio.timeout(GUARD_S):
+        while await _now_ms(stores) < ms:
+            pass
 
 
 async def _indexed(
@@ -89,6 +97,14 @@ async def test_a_job_that_was_only_just_posted_is_left_to_its_post(stores: Store
     await _indexed(stores, age_ms=0)
     await reaper.sweep(trusted=True)
     assert await _offers(stores) == []
+
+
+async def test_a_job_whose_offer_was_lost_is_offered_as_soon_as_it_is_of_age(stores: Stores, reaper: Reaper) -> None:
+    job = await _indexed(stores, age_ms=0)
+    await reaper.sweep(trusted=True)
+    await stores.redis.zincrby(keys.OPEN, -OFFER_AFTER_MS - 1, str(job))
+    await reaper.sweep(trusted=True)
+    assert await _offers(stores) == [offer_id(job, 0)]
 
 
 async def test_a_job_whose_lease_lapsed_is_offered_under_its_last_epoch(stores: Stores, reaper: Reaper) -> None:
@@ -171,8 +187,12 @@ async def test_a_job_that_was_started_too_often_is_ended(stores: Stores, reaper:
 async def test_a_half_made_job_is_given_up_only_when_its_post_cannot_come_back(
     stores: Stores, reaper: Reaper, trusted: bool
 ) -> None:
+    old = await _indexed(stores, log=False, age_ms=HALF_MADE_MS + 1_000)
+    await reaper.sweep(trusted=trusted)
+    assert await _open(stores) == [old], "by its node's clock alone, which may be wrong"
+    reaper._known_s[old] -= HALF_MADE_MS / 1000 + 1
+    reaper._due_s.clear()
     young = await _indexed(stores, log=False)
-    await _indexed(stores, log=False, age_ms=HALF_MADE_MS + 1_000)
     await reaper.sweep(trusted=trusted)
     assert await _open(stores) == [young]
 
@@ -216,13 +236,42 @@ async def test_a_job_whose_record_is_damaged_keeps_the_reaper_from_no_other(stor
     damaged = await _indexed(stores, deadline_s=-1, age_ms=9_000)
     overdue = await _indexed(stores, deadline_s=-1)
     waiting = await _indexed(stores)
-    await stores.redis.hdel(keys.job_keys(damaged).meta, "created_ms")
+    redis: Any = stores.redis
+    await redis.hdel(keys.job_keys(damaged).meta, "created_ms")
     await reaper.sweep(trusted=True)
 
     assert await _ended_with(stores, overdue) == "deadline_exceeded"
     assert await _offers(stores) == [offer_id(waiting, 0)]
     with pytest.raises(RecordError):
         await stores.jobs.cancel(damaged, "user")
+
+
+async def test_a_job_that_nobody_reads_is_cancelled_if_it_asked_for_that(stores: Stores, reaper: Reaper) -> None:
+    async def asked(unread_s: float | None) -> JobKey:
+        job = acts.new_job()
+        await stores.control.index(job, await _now_ms(stores), 3_600_000)
+        assert await stores.jobs.create(job, acts.request(), deadline_s=60, ttl_s=60, unread_s=unread_s)
+        await acts.claim(stores, job)
+        return job
+
+    unread, read, unconcerned = await asked(0.001), await asked(0.001), await asked(None)
+    meta = keys.job_keys(read).meta
+    created_ms = int((await stores.jobs.show(read)).created_ms)
+    redis: Any = stores.redis
+    await redis.hset(meta, mapping={"created_ms": created_ms - 60_000, "unread_ms": 50_000})
+    await stores.jobs.attend(read)
+    await stores.jobs.attend(unconcerned)
+    await until_ms(stores, created_ms + 5)
+    await reaper.sweep(trusted=False)
+    assert len(await _open(stores)) == 3, "no node could have said that somebody reads"
+    reaper._due_s.clear()
+    await reaper.sweep(trusted=True)
+
+    assert await _open(stores) == [read, unconcerned]
+    last = (await acts.events(stores, unread))[-1]
+    assert isinstance(last, Cancelled)
+    assert last.reason == "unread"
+    assert (await stores.jobs.show(unconcerned)).unread_ms is None
 
 
 async def test_what_the_reaper_remembers_goes_with_the_jobs(stores: Stores, reaper: Reaper) -> None:

@@ -1,5 +1,6 @@
 """Lost replies: whatever is asked twice is done once, and the second answer is the first."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.support.loops import running
 from tests.support.stores import ValkeyProcess
 from worker.claim import Claimer, Taken
 
-CLAIM_ARGS = ("token", "w1", 500, acts.LEASE_MS, "", "", "", "", "", "")
+CLAIM_ARGS = ("token", "w1", 500, acts.LEASE_MS, "", "", "", "", "", "", "")
 END_ARGS = ("token", 500, "cancelled", "", "0", "z", '"reason":"user"', "tailrace:worker:")
 
 
@@ -88,7 +89,7 @@ async def wired(valkey: ValkeyProcess, tmp_path: Path) -> AsyncIterator[tuple[St
         await redis.flushall()
         batcher = Batcher(redis)
         async with running(batcher.run()):
-            await batcher._load()
+            await JobStore(redis, batcher).attend(acts.new_job())  # loads the scripts
             yield (
                 Stores(
                     redis, JobStore(redis, batcher), EventLog(redis), Control(redis), Queue(redis, "q"), Notices(redis)
@@ -168,3 +169,12 @@ async def test_a_claim_whose_answer_is_lost_for_good_costs_no_crash(
 
     assert isinstance(taken, Taken)
     assert (taken.claimed.attempt, taken.claimed.record.crashes) == (1, 0)
+
+
+async def test_an_offer_that_comes_by_both_ways_at_once_is_taken_once(stores: Stores) -> None:
+    job = await acts.create(stores)
+    claimer = Claimer(stores.jobs, stores.log, "w1", acts.LEASE_MS)
+
+    answers = await asyncio.gather(*(claimer.take(job, offered=0) for _ in range(3)))
+
+    assert sum(isinstance(answer, Taken) for answer in answers) == 1

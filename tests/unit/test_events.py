@@ -105,6 +105,13 @@ def test_every_terminal_event_shows_its_usage(event: Event) -> None:
     assert isinstance(data(event)["usage"], dict)
 
 
+def test_the_number_of_calls_is_for_the_store_alone() -> None:
+    event = Cancelled("user", 1, {}, {"output_tokens": 2, "provider_calls": 3})
+    assert data(event)["usage"] == {"output_tokens": 2}
+    assert decode(*encode(event)) == event
+    assert event.usage["provider_calls"] == 3
+
+
 def test_queued_shows_when_the_job_was_made() -> None:
     assert data(Queued("j", "scripted", "demo", 1_999)) == {
         "job_id": "j",

@@ -87,6 +87,16 @@ def test_a_running_job_shows_what_is_known_so_far_and_no_error() -> None:
     assert view["events_url"] == f"/jobs/{'0' * 26}/events"
 
 
+def test_the_number_of_calls_stands_beside_the_tokens_and_not_among_them() -> None:
+    kept = {"output_tokens": 4, "provider_calls": 3}
+    terminal = {"code": "provider_unavailable", "message": "m", "retryable": True, "usage": kept}
+    for record in (_record(usage=kept), _record(status=Status.FAILED, terminal=terminal)):
+        view = record.view()
+        assert (view["usage"], view["provider_calls"]) == ({"output_tokens": 4}, 3)
+    assert kept == {"output_tokens": 4, "provider_calls": 3}
+    assert _record().view()["provider_calls"] == 0
+
+
 def test_a_failed_job_shows_its_error_and_nothing_else_of_its_last_event() -> None:
     terminal = {"code": "internal", "message": "m", "retryable": True, "attempt": 1, "timings": {"latency_ms": 5}}
     view = _record(status=Status.FAILED, terminal=terminal, finished_ms=5, expires_ms=6).view()

@@ -15,7 +15,7 @@ from shared.storage import keys
 
 _FOLDER = Path(__file__).parent
 _FUNCTION = re.compile(r"^local function (?P<name>\w+).*?^end\n", re.MULTILINE | re.DOTALL)
-_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1"})
+_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"})
 
 
 def _lua_table(table: dict[jobs.Status, dict[jobs.Act, jobs.Status]]) -> str:
@@ -75,7 +75,7 @@ def _load(name: str) -> Script:
     return Script(name, body, f"{shebang}\n{body}")
 
 
-CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE = (
-    _load(f"{name}_v1") for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete")
+CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ = (
+    _load(f"{name}_v1") for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete", "read")
 )
-ALL = (CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE)
+ALL = (CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ)

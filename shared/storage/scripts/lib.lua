@@ -66,6 +66,16 @@ local function note_first_content(ttft_ms)
   if ttft_ms ~= '' then redis.call('HSETNX', KEYS[1], 'ttft_ms', ttft_ms) end
 end
 
+-- What the provider knows this generation by, and how far the log has followed it: stored with what it covers, so that
+-- a successor asks for exactly what the log lacks. '' = as it was, '-' = there is none any more.
+local function note_upstream(upstream)
+  if upstream == '-' then
+    redis.call('HDEL', KEYS[1], 'upstream')
+  elseif upstream ~= '' then
+    redis.call('HSET', KEYS[1], 'upstream', upstream)
+  end
+end
+
 -- The job is over: state, lease and key lives in one place. `terminal` is the event's JSON.
 local function close(status, terminal, usage, now)
   local ttl = tonumber(redis.call('HGET', KEYS[1], 'ttl_ms'))

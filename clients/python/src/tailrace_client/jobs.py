@@ -27,6 +27,8 @@ class NewJob(TypedDict, total=False):
     metadata: dict[str, str] | None
     ttl_s: int | None
     """Seconds that the job is kept after its end."""
+    cancel_if_unread_s: int | None
+    """Seconds without any reader after which the job is cancelled."""
     idempotency_key: str | None
     """Left out: a fresh one a call, so that this library's own retries never make two jobs."""
 
@@ -45,6 +47,7 @@ class Job:
     finish_reason: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     attempt: int = 0
+    provider_calls: int = 0
     last_event_id: str | None = None
     error: dict[str, Any] | None = None
     timings: dict[str, float] = field(default_factory=dict)
