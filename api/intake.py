@@ -43,7 +43,7 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
     settings = node.settings
     if node.leaving.done():
         raise TailraceError("draining", retry_after_s=1)
-    job = JobKey(tenant, new_job_id())
+    job, others = JobKey(tenant, new_job_id()), False
     ttl_s = request.ttl_s or settings.job_ttl_s
     keep_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + ttl_s * 1000
     if idempotency_key is not None:
@@ -51,8 +51,8 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
         found = await node.control.reserve(tenant, idempotency_key, wanted, keep_ms)
         if found.fingerprint != wanted.fingerprint:
             raise TailraceError("idempotency_conflict")
-        job = JobKey(tenant, found.job_id)
-        if found != wanted:
+        job, others = JobKey(tenant, found.job_id), found != wanted
+        if others:
             existing = await _existing(node, job)
             if existing is not None:
                 return existing, True
@@ -61,9 +61,16 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
     # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
     listed_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
     await node.control.index(job, time.time_ns() // 1_000_000, listed_ms)
-    made = await node.store.create(job, request, deadline_s=settings.job_deadline_s, ttl_s=ttl_s)
+    made = await node.store.create(
+        job,
+        request,
+        deadline_s=settings.job_deadline_s,
+        ttl_s=ttl_s,
+        unread_s=request.cancel_if_unread_s or settings.cancel_if_unread_s or None,
+    )
     await _offer(node, job, request.priority)
-    return await node.store.show(job), not made
+    # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.
+    return made or await node.store.show(job), others
 
 
 async def _existing(node: Node, job: JobKey) -> JobRecord | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from api.tail import Tail, Tails
+from shared import metrics
 from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset
 from shared.jobs import JobKey
@@ -43,6 +44,11 @@ class Start:
     now: bool = False
     survivors: bool = False
 
+    @property
+    def word(self) -> str:
+        """For the metrics: `now`, `beginning`, or `cursor` of a reader that comes back."""
+        return "now" if self.now else "beginning" if self.cursor == START else "cursor"
+
 
 class Reader:
     """Follows one job."""
@@ -65,17 +71,18 @@ class Reader:
         cursor = start.cursor
         async with self._tails.attach(self._job) as tail:
             yield Run([])
-            if start.now or (start.survivors and cursor == START):
-                snapshot = await self._snapshot(only_if_reset=not start.now)
-                if snapshot is not None:
-                    yield Run([snapshot])
-                    cursor = snapshot.id
+            snapshot = await self._first(start)
+            if snapshot is not None:
+                yield Run([snapshot])
+                cursor = snapshot.id
             now_s = asyncio.get_running_loop().time
             silent_at_s = now_s() + heartbeat_s
             while True:
                 version = tail.version
                 try:
                     step = await self._next(cursor, tail)
+                    if cursor == start.cursor and isinstance(step, Run) and await self._is_end(step, cursor):
+                        return
                 except StorageError:
                     # The store is away: the reader's connection outlasts it, and is told that it lives.
                     await asyncio.sleep(REPAIR_LOOK_S)
@@ -97,6 +104,12 @@ class Reader:
                 elif not await tail.changed(version, heartbeat_s):
                     yield None
 
+    async def _first(self, start: Start) -> Entry | None:
+        """What a reader gets before anything else, where it begins with a snapshot."""
+        if start.now or (start.survivors and start.cursor == START):
+            return await self._snapshot(only_if_reset=not start.now)
+        return None
+
     async def _next(self, cursor: EventId, tail: Tail) -> Run | Lost:
         """What follows `cursor`: from the shared ring, else from the log, else what there is instead."""
         run = tail.after(cursor)
@@ -105,9 +118,17 @@ class Reader:
         page = await self._page(cursor)
         return Run(page) if page is not None else await self._resync(cursor, tail)
 
+    async def _is_end(self, step: Run, cursor: EventId) -> bool:
+        """Whether a reader came with the terminal event for its cursor. It would have been told so before it got here,
+        but an end that a failover had lost may be appended again while its reader waits for it."""
+        if step.entries or cursor == START:
+            return False
+        return (await self._log.read_after(self._job, cursor, count=1)).at_end
+
     async def _page(self, cursor: EventId) -> list[Entry] | None:
         """Entries after `cursor` from the log itself; None where it does not hold the cursor."""
-        page = await self._log.read_after(self._job, cursor)
+        async with self._tails.replaying:
+            page = await self._log.read_after(self._job, cursor)
         return page.entries if page.held and not (page.empty_log and cursor == START) else None
 
     async def _resync(self, cursor: EventId, tail: Tail) -> Run | Lost:
@@ -117,17 +138,22 @@ class Reader:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._repair_wait_s
-        while loop.time() < until:
+        while True:
             version = tail.version
             epoch, leased = await self._log.running(self._job)
-            if not leased or epoch != cursor.epoch:
-                break
-            await tail.changed(version, REPAIR_LOOK_S)
+            (last,) = await self._log.last_ids([self._job])
+            # Read after the look at who might repair it: whatever he has appended by then is in here.
             page = await self._page(cursor)
             if page is not None:
                 return Run(page)
+            # A log that goes on behind the cursor without it was trimmed: nobody appends that again.
+            longer = last is not None and last.seq >= cursor.seq
+            if longer or not leased or epoch != cursor.epoch or loop.time() >= until:
+                break
+            await tail.changed(version, REPAIR_LOOK_S)
         snapshot = await self._snapshot()
         if snapshot is not None:
+            metrics.SNAPSHOTS.inc()
             return Run([snapshot])
         # Nothing before the terminal event: the log was lost and the job ended afterwards, or is not there at all.
         rest = await self._log.read_after(self._job, START)

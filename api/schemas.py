@@ -103,6 +103,10 @@ class JobIn(Body):
     )
     ttl_s: int | None = Field(None, ge=1, description="how long the job is kept after its end, in seconds")
 
+    cancel_if_unread_s: int | None = Field(
+        None, ge=5, le=86_400, description="cancel the job once nobody has read it for so many seconds"
+    )
+
     @model_validator(mode="after")
     def _one_of(self) -> "JobIn":
         if (self.prompt is None) == (self.messages is None):
@@ -140,6 +144,7 @@ class JobIn(Body):
             priority=self.priority,
             metadata=dict(self.metadata),
             ttl_s=self.ttl_s,
+            cancel_if_unread_s=self.cancel_if_unread_s,
         )
 
 
@@ -176,6 +181,7 @@ class JobOut(BaseModel):
     finish_reason: str | None
     usage: dict[str, int]
     attempt: int
+    provider_calls: int = Field(description="calls to the provider, over all attempts, silent retries included")
     last_event_id: str | None = Field(None, description="the cursor after `text`; not in lists")
     error: dict[str, Any] | None
     timings: dict[str, int | float]

@@ -16,9 +16,10 @@ from api import sse
 from api.connection import abort
 from api.dialects import Dialect
 from api.node import Node
-from api.problems import problem
-from api.reader import Lost, Reader, Run, Start
-from shared.errors import StorageError, TailraceError
+from api.reader import Lost, Run, Start
+from shared import metrics
+from shared.errors import StorageError
+from shared.jobs import JobRecord
 from shared.tasks import end
 
 log = logging.getLogger(__name__)
@@ -27,25 +28,30 @@ log = logging.getLogger(__name__)
 class EventStream(Response):
     """Streams a job. `headers`: what comes beside those of SSE (Location, job id).
 
-    `answers`: say 503 where nothing could be begun, for a POST: a browser repeats one that is closed without an answer
-    by itself, and the job is made. A GET is closed, for EventSource would give up for ever on a 503.
+    `made_here`: the request has made the job, so it is answered at once, whatever becomes of the store: the head names
+    the job. A GET that cannot be served is closed without a head, for EventSource would give up for ever on a 503.
     """
 
     def __init__(
-        self, node: Node, reader: Reader, start: Start, dialect: Dialect, headers: dict[str, str], *, answers: bool
+        self, node: Node, record: JobRecord, start: Start, dialect: Dialect, headers: dict[str, str], *, made_here: bool
     ) -> None:
         super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
         self._node = node
-        self._reader = reader
+        self._record = record
+        self._reader = node.reader(record.key)
         self._start = start
         self._dialect = dialect
-        self._answers = answers
+        self._made_here = made_here
         self._begun = False
         self._spoke_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the response until its end, the client's, or the node's, whichever comes first."""
+        with metrics.READERS.track_inprogress():
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._write(send))
             watching = group.create_task(_until_disconnect(receive))
@@ -59,27 +65,21 @@ class EventStream(Response):
                 gone = watching.done()
             finally:
                 await end(writing, watching)
+        metrics.STREAM_ENDS.labels("whole" if whole else "left" if gone else "cut").inc()
         if whole:
             await self._send(send, b"", more=False)
         elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
             await self._send(send, sse.retry(random.randint(200, 2000)), more=False)
-        elif not gone and not self._begun and self._answers:
-            error = TailraceError("storage_unavailable", retry_after_s=1)
-            await problem(error, scope.get("tailrace.request_id"))(scope, receive, send)
         elif not gone:
             await abort(scope, receive)
 
     async def _write(self, send: Send) -> bool:
         """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""
-        heartbeat_s = self._node.settings.heartbeat_s
         try:
-            async with aclosing(self._reader.follow(self._start, heartbeat_s)) as steps:
-                async for step in steps:
-                    if not self._begun:
-                        await self._begin(send)
-                    await self._send(send, self._said(self._bytes(step)))
-                    if self._dialect.finished:
-                        return True
+            if self._made_here:
+                await self._begin(send)
+            async with self._node.attendance.reading(self._record):
+                await self._write_steps(send)
         except StorageError as error:
             log.warning("a reader is cut: %s", error.code)
             return False
@@ -88,8 +88,18 @@ class EventStream(Response):
             return False
         return True
 
+    async def _write_steps(self, send: Send) -> None:
+        async with aclosing(self._reader.follow(self._start, self._node.settings.heartbeat_s)) as steps:
+            async for step in steps:
+                if not self._begun:
+                    await self._begin(send)
+                await self._send(send, self._said(self._bytes(step)))
+                if self._dialect.finished:
+                    return
+
     async def _begin(self, send: Send) -> None:
         self._begun = True
+        metrics.STREAMS.labels(self._start.word).inc()
         self._spoke_s = asyncio.get_running_loop().time()
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await self._send(send, sse.hello(self._node.settings.reconnect_ms))
@@ -110,6 +120,7 @@ class EventStream(Response):
             return self._dialect.lost(step.event)
         if not step.entries:
             return b""
+        metrics.EVENTS_SENT.inc(len(step.entries))
         if step.tail is not None and self._dialect.shared is not None:
             return step.tail.frame(self._dialect.shared, step.entries, self._dialect.write)
         return self._dialect.write(step.entries)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from shared import metrics
 from shared.errors import StorageError
 from shared.events import TERMINAL, Entry, EventId
 from shared.jobs import JobKey
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 FRAMES_KEPT = 64
 READ_AT_ONCE = 256
+PAGES_AT_ONCE = 2
+"""Replayed pages in the making. More in one turn of the loop would hold up whoever shares it, page after page."""
 
 
 class Tail:
@@ -32,6 +35,8 @@ class Tail:
     def __init__(self, job: JobKey, ring_events: int) -> None:
         self.job = job
         self.readers = 0
+        self.unheard = False
+        """A tick looks at it, and no notice has come."""
         self.version = 0
         self.base: EventId | None = None
         """The id that the ring's first entry follows; None until the log was looked at."""
@@ -124,6 +129,8 @@ class Tails:
         self._tails: dict[JobKey, Tail] = {}
         self._dirty: set[Tail] = set()
         self._wanted = asyncio.Event()
+        self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
+        """Held by a reader while it reads a page of its own."""
 
     @asynccontextmanager
     async def attach(self, job: JobKey) -> AsyncIterator[Tail]:
@@ -180,6 +187,7 @@ class Tails:
         self._mark(tail)
 
     def _mark(self, tail: Tail) -> None:
+        tail.unheard = False
         self._dirty.add(tail)
         self._wanted.set()
 
@@ -195,7 +203,10 @@ class Tails:
                 pass
             if loop.time() >= tick_at_s:
                 # By the clock, not by silence: a node that hears of many logs must not forget the one it does not.
-                self._dirty.update(tail for tail in self._tails.values() if not tail.ended)
+                for tail in self._tails.values():
+                    if not tail.ended and tail not in self._dirty:
+                        self._dirty.add(tail)
+                        tail.unheard = True
                 tick_at_s = loop.time() + self._tick_s * random.uniform(0.75, 1.0)
             self._wanted.clear()
             tails, self._dirty = list(self._dirty), set()
@@ -217,9 +228,11 @@ class Tails:
             self._take(tail, page)
 
     def _take(self, tail: Tail, page: Page) -> None:
+        unheard, tail.unheard = tail.unheard, False
         if not page.held:
             tail.rebase(None)  # readers look for themselves; the next tick finds the log's new end
         elif page.entries:
+            metrics.LATE_NOTICES.inc(unheard)
             tail.extend(page.entries)
             if page.full:
                 self._mark(tail)

@@ -3,8 +3,14 @@
 from typing import Any
 
 from api.node import Node
+from shared.events import QUEUED_ID
 from shared.jobs import JobRecord
 from shared.transcript import fold
+
+
+def new_view(record: JobRecord) -> dict[str, Any]:
+    """A job that was made a moment ago, as it then stood: nothing more is read for it, so nothing can fail."""
+    return {**record.view(), "text": "", "last_event_id": str(QUEUED_ID)}
 
 
 async def whole_view(node: Node, record: JobRecord) -> dict[str, Any]:

@@ -66,21 +66,21 @@ async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect)
             start = await _for_dialect_without_retraction(node, record, start, dialect)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return _event_stream(node, record, start, dialect, answers=False)
+    return _event_stream(node, record, start, dialect, made_here=False)
 
 
 def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) -> EventStream:
     """The events of a job that this very request has made, or made before (`replayed`), from the first on."""
-    response = _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, answers=True)
+    response = _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, made_here=True)
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
 
 
-def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, answers: bool) -> EventStream:
+def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, made_here: bool) -> EventStream:
     headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
     dialect.about(record.request.model)
-    return EventStream(node, node.reader(record.key), start, dialect, headers, answers=answers)
+    return EventStream(node, record, start, dialect, headers, made_here=made_here)
 
 
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:

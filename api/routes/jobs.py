@@ -12,7 +12,7 @@ from api.intake import check_key, take_in
 from api.problems import documented
 from api.routes.common import JobDep, KeyHeader, NodeDep, created
 from api.schemas import JobIn, JobList, JobOut
-from api.views import whole_view
+from api.views import new_view, whole_view
 from shared.errors import StorageError, TailraceError
 from shared.jobs import JobKey, Status, is_job_id
 from shared.queue import offer_id
@@ -64,7 +64,8 @@ async def create(
     headers = {"Location": f"/jobs/{record.key.id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
-    return JSONResponse(await whole_view(node, record), 200 if replayed else 202, headers)
+        return JSONResponse(await whole_view(node, record), 200, headers)
+    return JSONResponse(new_view(record), 202, headers)
 
 
 @router.get(
@@ -102,7 +103,9 @@ async def list_jobs(
 )
 async def show(job: JobDep, node: NodeDep) -> Response:
     """With its text so far and the cursor that the text ends at: `last_event_id`."""
-    return JSONResponse(await whole_view(node, await node.store.show(job)))
+    record = await node.store.show(job)
+    await node.attendance.glance(record)
+    return JSONResponse(await whole_view(node, record))
 
 
 @router.post(

@@ -16,6 +16,7 @@ PARAMS: dict[str, Any] = {"tokens": 120, "tokens_per_s": 40}
 JOB: Any = {"provider": "scripted", "model": "demo", "prompt": "go", "params": PARAMS}
 
 
+@pytest.mark.requirement("KL-6")
 async def test_a_reader_whose_node_is_killed_goes_on_at_another_without_a_loss(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of(api=2)
     async with quick(cluster.urls[0]) as first, quick(cluster.urls[1]) as second:
@@ -41,6 +42,7 @@ async def test_a_cut_connection_loses_and_doubles_nothing_wherever_it_is_cut(clu
         await assert_whole(tailrace, stream, said(PARAMS, 1))
 
 
+@pytest.mark.requirement("KL-3")
 async def test_a_draining_node_sends_its_readers_away_and_ends_with_status_zero(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of(env={"TAILRACE_DRAIN_SPREAD_S": "0.1"})
     job_id = await _submit(cluster)
@@ -70,6 +72,7 @@ async def test_a_draining_node_aborts_readers_that_would_take_a_clean_end_for_th
         writer.close()
 
 
+@pytest.mark.requirement("KL-7")
 async def test_readers_outlast_a_store_that_is_killed_and_started_again(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of()
     async with quick(cluster.url) as tailrace, tailrace.stream(**JOB) as stream:
@@ -104,6 +107,18 @@ async def test_without_a_store_a_post_is_503_and_a_new_reader_is_closed_without_
     cluster.valkey.start()
     until(lambda: httpx2.get(f"{cluster.url}/readyz").status_code == 200)
     assert httpx2.get(f"{cluster.url}/jobs/{job_id}").json()["status"] == "queued"
+
+
+async def test_once_its_job_is_made_a_post_needs_nothing_more_of_the_store_that_could_fail(
+    cluster_of: ClusterFactory,
+) -> None:
+    cluster = cluster_of(workers=0)
+    with cluster.valkey.client() as client:
+        client.config_resetstat()
+        await _submit(cluster)
+        asked = set(client.info("commandstats"))
+
+    assert not {"cmdstat_hgetall", "cmdstat_xrange", "cmdstat_xread"} & asked
 
 
 async def test_a_thousand_tokens_in_one_breath_arrive_whole_at_many_readers(cluster_of: ClusterFactory) -> None:

@@ -31,6 +31,9 @@ STRICT = {
     "TAILRACE_JOB_DEADLINE_S": "6",
     "TAILRACE_BETWEEN_TOKEN_TIMEOUT_S": "0.3",
     "TAILRACE_RETRY_BASE_S": "0.01",
+    # Its jobs ask for more faults than any provider has.
+    "TAILRACE_RETRY_BUDGET_FLOOR": "1000",
+    "TAILRACE_CIRCUIT_FAILURES": "0",
     "TAILRACE_REPAIR_WAIT_S": "0.2",
     "TAILRACE_TAIL_TICK_S": "0.3",
 }

@@ -78,6 +78,7 @@ PARAMS: dict[str, tuple[Json, str, str]] = {
     "n": (params("openai", n=2), "unsupported_param", "params.n"),
     "model": (params("langchain", model="x"), "unsupported_param", "params.model"),
     "messages": (params("anthropic", messages=[]), "unsupported_param", "params.messages"),
+    "another API's": (params("openai", background=True, seed=1), "unsupported_param", "params.seed"),
     "another provider's": (params("anthropic", seed=1), "unsupported_param", "params.seed"),
     "one that is deeper": (params(fault={"kind": "drop", "how": "hard"}), "unsupported_param", "params.fault.how"),
     "out of bounds": (params("openai", top_p=1.1), "invalid_request", "params.top_p"),

@@ -18,6 +18,7 @@ FIELDS = {
     "finish_reason",
     "usage",
     "attempt",
+    "provider_calls",
     "last_event_id",
     "error",
     "timings",

@@ -9,6 +9,7 @@ import pytest
 
 from api import reader as reader_module
 from api.reader import Run, Start
+from shared import metrics
 from shared.errors import StorageError
 from shared.events import Cancelled, EventId, Token
 from shared.jobs import JobKey
@@ -48,6 +49,29 @@ async def test_lost_notices_cost_time_and_no_event(stores: Stores, node: Node, m
         await until(lambda seq=seq: len(reading.entries) == seq)  # type: ignore[misc]  # a lambda's default
     await finish(stores, job, epoch, 6)
     assert await reading.ended() == await stores.log.read_all(job)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_notice_that_was_lost_is_counted_and_one_that_came_is_not(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    def counted() -> float:
+        return metrics.API.get_sample_value("tailrace_late_notices_total") or 0.0
+
+    job, epoch = await running_job(stores)
+    async with running_node(stores, tick_s=0.2 if lost else 3600) as node:
+        reading = Reading(node, job)
+        await until(lambda: len(reading.entries) == 2)
+        if lost:
+            _drop_notices(stores, monkeypatch, job)
+        before = counted()
+        for seq in (3, 4, 5):
+            await stores.jobs.append(job, epoch, seq, [Token("x")])
+            await until(lambda seq=seq: len(reading.entries) == seq)  # type: ignore[misc]  # a lambda's default
+        # The first may have come with a reading that was under way.
+        assert counted() - before in ((2, 3) if lost else (0,))
+        await finish(stores, job, epoch, 6)
+        await reading.ended()
 
 
 async def test_a_subscription_that_is_lost_behind_our_back_costs_no_event(stores: Stores, node: Node) -> None:
@@ -109,6 +133,18 @@ async def test_a_tail_that_its_worker_appends_again_is_waited_for_and_not_told(s
     assert await reading.ended() == await stores.log.read_all(job)
 
 
+async def test_a_trimmed_place_is_told_at_once_for_no_worker_appends_it_again(stores: Stores, node: Node) -> None:
+    job, epoch = await running_job(stores, tokens=6)
+    await stores.redis.persist(job_keys(job).lease)  # its worker lives for as long as the test
+    await stores.redis.xtrim(job_keys(job).log, maxlen=3, approximate=False)
+    reading = Reading(node, job, EventId(epoch, 4), repair_wait_s=10 * GUARD_S)
+    await until(lambda: bool(reading.entries))
+    await finish(stores, job, epoch, 9)
+
+    snapshot, _ = await reading.ended()
+    assert (snapshot.id, reading.text) == (EventId(epoch, 8), await acts.text(stores, job))
+
+
 async def test_a_lost_tail_that_nobody_can_repair_is_told_by_a_snapshot(stores: Stores, node: Node) -> None:
     job, epoch = await running_job(stores, tokens=4)
     reading = Reading(node, job, repair_wait_s=GUARD_S)
@@ -123,6 +159,16 @@ async def test_a_lost_tail_that_nobody_can_repair_is_told_by_a_snapshot(stores: 
     assert epoch < reading.entries[-1].id.epoch
     assert reading.text == await acts.text(stores, job) == ""
     assert isinstance(reading.entries[-1].event, Cancelled)
+
+
+async def test_a_reader_that_has_the_end_is_let_go_when_the_end_that_was_lost_is_appended_again(
+    stores: Stores, node: Node
+) -> None:
+    job, epoch = await running_job(stores, tokens=1)
+    reading = Reading(node, job, EventId(epoch, 4), repair_wait_s=GUARD_S)
+    await until(lambda: reading.attached)
+    await finish(stores, job, epoch, 4)
+    assert await reading.ended() == []
 
 
 async def test_silence_is_told_while_the_store_is_away(

@@ -3,12 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from api.tail import PAGES_AT_ONCE
 from shared.errors import StorageError
 from shared.events import Token
 from shared.storage.keys import notice_channel
+from shared.storage.log import PAGE, Page
 from tests.storage.conftest import Stores
 from tests.storage.reading import Node, Reading, finish, running_job, running_node
 from tests.support.loops import end, until
@@ -85,6 +88,28 @@ async def test_a_reader_that_comes_as_the_last_one_leaves_misses_nothing(stores:
         await until(lambda: len(coming.entries) == seq)  # noqa: B023 - awaited here
         await end(leaving.task, coming.task)
     await _nothing_left(stores, node)
+
+
+async def test_many_who_replay_at_once_take_turns(stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each turn of the loop would hold a page of every one of them, and whoever shares the loop would wait."""
+    job, epoch = await running_job(stores, tokens=3 * PAGE)
+    await finish(stores, job, epoch, 3 * PAGE + 3)
+    under_way, most = 0, 0
+    read_after = stores.log.read_after
+
+    async def counted(*asked: Any) -> Page:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await read_after(*asked)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(stores.log, "read_after", counted)
+    readings = [Reading(node, job) for _ in range(10)]
+    assert {len(await reading.ended()) for reading in readings} == {3 * PAGE + 3}
+    assert most == PAGES_AT_ONCE
 
 
 async def test_a_reader_that_leaves_while_it_is_attached_leaves_nothing(stores: Stores, node: Node) -> None:
