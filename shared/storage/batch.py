@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from shared.storage.connect import Redis, as_storage_error
+from shared.errors import StorageError
+from shared.storage.connect import RETRY_AFTER_S, Redis, as_storage_error
 from shared.storage.scripts import ALL, CREATE, END, FINISH, Script
 
 log = logging.getLogger(__name__)
@@ -34,22 +35,40 @@ class Batcher:
     """Runs scripts. Owned by the composition root, which keeps `run()` in its task group; calls wait until it runs."""
 
     def __init__(self, redis: Redis, replicas: int = 0) -> None:
-        """`replicas`: how many must have a create, a cancel or an end before it counts as done (0: there are none)."""
+        """`replicas`: how many must have a create, a cancel or an end before it is answered (0: there are none)."""
+        self._plain = _Lane(redis)
+        # On a connection of its own: tokens do not wait for replicas.
+        self._waiting = _Lane(redis, replicas) if replicas else self._plain
+
+    async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[str]:
+        """The script's answer. StorageError where the store cannot be reached or has no memory left, or where a create
+        has not reached its replicas: then a failover could lose what would have been acknowledged."""
+        lane = self._waiting if script in _WAITED_FOR else self._plain
+        return await lane.call(_Call(script, keys, args))
+
+    async def run(self) -> None:
+        """Serve calls until cancelled; a call that is still waiting then is cancelled too."""
+        async with asyncio.TaskGroup() as group:
+            for lane in {self._plain, self._waiting}:
+                group.create_task(lane.run())
+
+
+class _Lane:
+    """Calls that go out one batch after the other. `replicas`: what each batch waits for."""
+
+    def __init__(self, redis: Redis, replicas: int = 0) -> None:
         self._redis = redis
         self._replicas = replicas
         self._pending: list[_Call] = []
         self._wanted = asyncio.Event()
         self._flags: bool | None = None
 
-    async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[str]:
-        """The script's answer. StorageError where the store cannot be reached or has no memory left."""
-        call = _Call(script, keys, args)
+    async def call(self, call: _Call) -> list[str]:
         self._pending.append(call)
         self._wanted.set()
         return await call.future
 
     async def run(self) -> None:
-        """Serve calls until cancelled; a call that is still waiting then is cancelled too."""
         calls: list[_Call] = []
         try:
             while True:
@@ -85,13 +104,16 @@ class Batcher:
         pipe = self._redis.pipeline(transaction=False)
         for call in calls:
             pipe.evalsha(call.script.sha(flags), len(call.keys), *call.keys, *map(str, call.args))
-        waiting = self._replicas > 0 and any(call.script in _WAITED_FOR for call in calls)
-        if waiting:
-            pipe.wait(self._replicas, _WAIT_MS)
-        answers = list(await pipe.execute(raise_on_error=False))
-        if waiting and answers.pop() != self._replicas:
-            log.warning("fewer than %d replicas have the last writes; a failover now could lose them", self._replicas)
-        return answers
+        if not self._replicas:
+            return list(await pipe.execute(raise_on_error=False))
+        pipe.wait(self._replicas, _WAIT_MS)
+        *answers, reached = await pipe.execute(raise_on_error=False)
+        if isinstance(reached, int) and reached >= self._replicas:
+            return answers
+        log.warning("%s of %d replicas have the last writes; a failover now could lose them", reached, self._replicas)
+        # What has ended has ended, and saying otherwise would help nobody; but a new job can be asked for again.
+        refused = StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S)
+        return [refused if call.script is CREATE else answer for call, answer in zip(calls, answers, strict=True)]
 
     async def _load(self) -> None:
         """Load all scripts, and find out once whether this server knows script flags."""
