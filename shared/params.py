@@ -35,9 +35,9 @@ class _Params(BaseModel):
 
 
 class OpenAIParams(_Params):
-    """Chat completions of OpenAI and of servers that speak its protocol.
+    """Chat completions of OpenAI and of servers that speak its protocol; with `background`, the Responses API.
 
-    Source: https://platform.openai.com/docs/api-reference/chat/create.
+    Sources: https://platform.openai.com/docs/api-reference/chat/create, …/responses/create.
     """
 
     tools: _Tools | None = None
@@ -56,6 +56,7 @@ class OpenAIParams(_Params):
     service_tier: _Level | None = None
     prompt_cache_key: _Label | None = None
     safety_identifier: _Label | None = None
+    background: bool | None = None
 
 
 class AnthropicParams(_Params):
@@ -114,6 +115,9 @@ _MODELS: dict[str, type[_Params]] = {
 PROVIDERS: tuple[str, ...] = tuple(_MODELS)
 """The names of all providers."""
 
+_NOT_IN_BACKGROUND = ("stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias")
+"""What chat completions have and the Responses API has not."""
+
 _ELSEWHERE = {
     **dict.fromkeys(("model", "messages", "system", "max_tokens", "temperature"), "it is a field of the job itself"),
     **dict.fromkeys(("stream", "stream_options", "n"), "a job is always one stream of one answer"),
@@ -136,7 +140,19 @@ def validate_params(provider: str, params: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise _refusal(provider, model, params, problem) from None
+    _check_background(params)
     return checked.model_dump(exclude_unset=True)
+
+
+def _check_background(params: dict[str, Any]) -> None:
+    for name in _NOT_IN_BACKGROUND if params.get("background") else ():
+        if params.get(name) is not None:
+            raise TailraceError(
+                "unsupported_param",
+                f"`params.{name}` does not go with `params.background`: OpenAI's Responses API has no such parameter. "
+                "Leave one of the two out.",
+                field=f"params.{name}",
+            )
 
 
 def _check_text(name: str, value: object) -> None:

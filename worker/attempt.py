@@ -1,7 +1,7 @@
 """One attempt's output: provider pieces in, log events out. Pure: no store, no provider, no clock of its own."""
 
 from shared.errors import ProviderError, TailraceError
-from shared.events import Done, Event, Reasoning, Token, ToolCall, clean_text
+from shared.events import PROVIDER_CALLS, Done, Event, Reasoning, Token, ToolCall, clean_text
 from worker.providers.base import Finish, FinishReason, Piece, Usage
 
 
@@ -40,6 +40,7 @@ class Attempt:
         self._continues = continues
         self._usage_before = usage_before
         self._usage: dict[str, int] = {}
+        self._calls = 0
         self._finish: FinishReason | None = None
         self._bytes_left = max_bytes
         self._held: dict[str | int, str] = {}
@@ -47,14 +48,16 @@ class Attempt:
 
     def begin_call(self) -> None:
         """A new call of the same attempt: nothing that an earlier one left behind counts."""
+        self._calls += 1
         self._finish = None
         self._held = {}
         self._usage = {}
 
     @property
     def usage(self) -> dict[str, int]:
-        """Used so far, all attempts together."""
-        return add_usage(self._usage_before, self._usage)
+        """Used so far, all attempts together: tokens, and the calls that were made."""
+        calls = {PROVIDER_CALLS: self._calls} if self._calls else {}
+        return add_usage(self._usage_before, {**self._usage, **calls})
 
     def accept(self, piece: Piece, at_ms: int) -> Event | None:
         """The event for one piece, None where the piece shows nothing. `output_too_large` beyond the limit."""

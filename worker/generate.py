@@ -6,17 +6,22 @@ is gone), or a stop from outside (cancel, lost lease, drain). Whatever comes fir
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from shared.errors import StorageError
-from shared.jobs import JobKey
+from msgspec.structs import replace as replace_struct
+
+from shared import metrics
+from shared.errors import ProviderError, StorageError
+from shared.jobs import JobKey, Status, Upstream
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.storage.jobs import Claimed, JobStore, Refused
 from worker.attempt import Attempt
-from worker.claim import Claimer, Taken
+from worker.claim import PROVIDER_ERROR, Claimer, Taken
+from worker.gate import Gate
+from worker.providers.base import Cancels
 from worker.pump import ProviderLookup, Pump
 from worker.retry import Afresh
 from worker.writer import Ending, LogWriter
@@ -24,6 +29,7 @@ from worker.writer import Ending, LogWriter
 log = logging.getLogger(__name__)
 
 _FLUSH_GUARD_S = 2.0
+_CANCEL_GUARD_S = 5.0
 
 
 class Stop(Enum):
@@ -44,6 +50,7 @@ class Tools:
     queue: Queue
     claimer: Claimer
     providers: ProviderLookup
+    gate: Gate
     worker: str
 
 
@@ -69,7 +76,27 @@ class Generation:
         while taken is not None:
             self.epoch = taken.claimed.epoch
             async with asyncio.TaskGroup() as group:
-                taken = await _Run(self._tools, self, taken, group).attempt(self._stop)
+                run = _Run(self._tools, self, taken, group)
+                taken = await run.attempt(self._stop)
+            if taken is None and run.upstream is not None:
+                await self._let_go(run.upstream, run.provider)
+
+    async def _let_go(self, upstream: Upstream, name: str) -> None:
+        """Tokens cost money, and this generation goes on without us: end it with its job.
+
+        Where the job has only moved, to a successor or back into the queue, whoever takes it reads on.
+        """
+        record = (await self._tools.store.show_many([self.job]))[0]
+        if record is not None and (not record.ended or record.status is Status.DONE):
+            return
+        try:
+            provider = self._tools.providers(name)
+            if isinstance(provider, Cancels):
+                async with asyncio.timeout(_CANCEL_GUARD_S):
+                    await provider.cancel(upstream)
+                log.info("job %s: its generation is cancelled at the provider", self.job)
+        except (ProviderError, TimeoutError) as error:
+            log.warning("job %s: its generation may go on at the provider: %s", self.job, error)
 
 
 class _Run:
@@ -78,6 +105,8 @@ class _Run:
     def __init__(self, tools: Tools, generation: Generation, taken: Taken, group: asyncio.TaskGroup) -> None:
         self._tools = tools
         self._generation = generation
+        self._taken = taken
+        self._retaken: Taken | None = None
         self._job = generation.job
         record = taken.claimed.record
         self._priority = record.request.priority
@@ -97,9 +126,30 @@ class _Run:
             patience_s=tools.settings.storage_patience_s,
         )
         zero = asyncio.get_running_loop().time() - taken.claimed.at_ms / 1000
-        pump = Pump(tools.settings, tools.providers, record, self._attempt, self._writer, zero=zero, text=taken.text)
+        self._pump = Pump(
+            tools.settings,
+            tools.providers,
+            record,
+            self._attempt,
+            self._writer,
+            gate=tools.gate,
+            zero=zero,
+            text=taken.text,
+            retried=taken.retried,
+            upstream=taken.upstream,
+        )
         self._writing = group.create_task(self._writer.run())
-        self._pumping = group.create_task(pump.run())
+        self._pumping = group.create_task(self._pump.run())
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """What goes on at the provider when nobody reads it."""
+        return self._pump.upstream
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+        return self._taken.claimed.record.request.provider
 
     async def attempt(self, stop: asyncio.Future[Stop]) -> Taken | None:
         """Run it. The next attempt where this one broke off and may start anew, else None."""
@@ -117,6 +167,8 @@ class _Run:
             self._writing.cancel()
 
     async def _next(self, afresh: Afresh | None, stop: asyncio.Future[Stop]) -> Taken | None:
+        if self._retaken is not None:
+            return self._retaken
         if self._writing.done():
             if self._writing.result() is Ending.STORE_FULL:
                 await self._tools.store.fail(self._job, "storage_full", epoch=self._writer.epoch)
@@ -136,14 +188,22 @@ class _Run:
             flushing.cancel()
 
     async def _reclaim(self) -> Claimed | None:
-        """A failover lost our claim: take the job again and go on with the same provider stream."""
+        """A failover lost our claim: take the job again and go on with the same provider stream, if it still fits."""
         taken = await self._tools.claimer.take(
             self._job, epoch=self._writer.epoch, reason="storage_failover", usage=self._attempt.usage
         )
         if isinstance(taken, Refused):
             return None
         self._generation.epoch = taken.claimed.epoch
-        return taken.claimed
+        before = self._taken.upstream
+        if before is None and taken.upstream is None and taken.text == self._taken.text:
+            return taken.claimed
+        # The text that this attempt goes on from is not what the log has now: go on from what it has.
+        if before is not None and taken.upstream is None:
+            mine = replace_struct(self._pump.upstream or before, position=-1, base=len(taken.text))
+            taken = replace(taken, upstream=mine)
+        self._retaken = taken
+        return None
 
     async def _claim_next(self) -> Taken | None:
         loop = asyncio.get_running_loop()
@@ -152,7 +212,7 @@ class _Run:
         while True:
             try:
                 taken = await self._tools.claimer.take(
-                    self._job, epoch=self._writer.epoch, reason="provider_error", usage=self._attempt.usage
+                    self._job, epoch=self._writer.epoch, reason=PROVIDER_ERROR, usage=self._attempt.usage
                 )
             except StorageError:
                 if loop.time() > give_up:
@@ -169,6 +229,7 @@ class _Run:
         epoch = self._writer.epoch
         if await self._tools.store.release(self._job, self._tools.worker, epoch, self._attempt.usage):
             await self._tools.queue.offer(self._job, epoch=epoch, priority=self._priority)
+            metrics.HANDED_OVER.inc()
             log.info("job %s: handed over", self._job)
 
 

@@ -16,7 +16,7 @@ from shared.errors import StorageError
 from shared.queue import FUNCTION, Queue, deserialize, serialize
 from shared.settings import Settings
 from shared.storage.connect import Redis
-from worker.runner import Runner
+from worker.runner import NotNowError, Runner
 
 log = logging.getLogger(__name__)
 
@@ -121,15 +121,15 @@ class Intake:
         return worker
 
     async def _deliver(self, ctx: dict[str, Any], job: str) -> None:
-        """arq's one function: claim and return. Where no slot is free or the store is away, the offer keeps its place
-        in the queue (RetryJob; arq's Retry would move it behind all others)."""
+        """arq's one function: claim and return. Where no slot is free, the store is away or the job has to wait for
+        its place, the offer keeps its own in the queue (RetryJob; arq's Retry would move it behind all others)."""
         started = self._runner.try_start(ctx["job_id"], withdraw=False)
         if started is None:
             raise RetryJob
         self._arq.holding += 1
         try:
             await started
-        except StorageError:
+        except (StorageError, NotNowError):
             raise RetryJob from None
         finally:
             self._arq.holding -= 1

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
+from shared import metrics
 from shared.errors import StorageError
 from shared.storage.jobs import JobStore
 from worker.generate import Generation, Stop
@@ -42,8 +43,10 @@ class LeaseKeeper:
         try:
             verdict = await self._store.renew(generation.job, self._worker, epoch, self._lease_ms)
         except StorageError as error:
+            metrics.RENEWALS.labels(error.code).inc()
             log.warning("job %s: lease not renewed: %s", generation.job, error.code)
             return
+        metrics.RENEWALS.labels(verdict).inc()
         # STALE is the writer's to mend: its next append takes the job again. A new epoch means that it just did.
         if verdict in ("LOST", "ENDED", "GONE") and generation.epoch == epoch:
             generation.stop(Stop.FENCED)

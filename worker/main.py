@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import uvloop
 from arq.connections import ArqRedis
 
+from shared import metrics
 from shared.errors import StorageError
 from shared.queue import Queue, arq_pool
 from shared.recovery import Reaper
@@ -23,6 +24,7 @@ from shared.storage.notices import Notices
 from shared.tasks import end
 from shared.telemetry import log_start, process_name, say_ready, set_up_logging
 from worker.claim import Claimer
+from worker.gate import Gate
 from worker.generate import Tools
 from worker.intake import Intake
 from worker.lease import LeaseKeeper
@@ -63,6 +65,8 @@ class Worker:
             connections = await self._connect(stack)
             providers = build_providers(self._settings) if self._providers is None else self._providers
             stack.push_async_callback(close_providers, providers)
+            metrics.SLOTS.set(self._settings.slots)
+            stack.enter_context(metrics.served(self._settings.worker_metrics_host, self._settings.worker_metrics_port))
             async with asyncio.TaskGroup() as group:
                 await self._serve(connections, providers, group)
 
@@ -94,7 +98,8 @@ class Worker:
         control = Control(connections.control)
         notices = Notices(connections.notices)
         claimer = Claimer(store, EventLog(connections.log), self.name, lease_ms)
-        tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), self.name)
+        gate = Gate(settings, asyncio.get_running_loop().time)
+        tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)
         runner = Runner(tools, control, group)
         keeper = LeaseKeeper(
             store, self.name, lambda: runner.running, every_s=settings.lease_renew_s, lease_ms=lease_ms

@@ -5,15 +5,19 @@ Time-outs, retries and the deadline are owned here, so that every provider is tr
 
 import asyncio
 import logging
+import random
 from contextlib import aclosing
+
+from msgspec.structs import replace
 
 from shared.errors import CODES, ProviderError, TailraceError
 from shared.events import Failed
-from shared.jobs import Act, JobRecord
+from shared.jobs import Act, JobRecord, Upstream
 from shared.settings import Settings
 from worker.attempt import Attempt
-from worker.providers.base import Call, Provider
-from worker.retry import Afresh, Again, decide
+from worker.gate import CallOut, CircuitOpenError, Gate
+from worker.providers.base import Call, Finish, Piece, Provider, UpstreamLostError
+from worker.retry import Afresh, Again, GiveUp, decide
 from worker.writer import LogWriter
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,11 @@ class ProviderLookup:
 
 
 class Pump:
-    """Runs one attempt's calls. `zero`: the event loop's time at which the job was created, in seconds."""
+    """Runs one attempt's calls. `zero`: the event loop's time at which the job was created, in seconds.
+
+    `retried`: the attempt before broke at the provider, so that this one's first call was granted as a retry.
+    `upstream`: the generation that is read on, `text` being what readers keep of it.
+    """
 
     def __init__(
         self,
@@ -47,16 +55,26 @@ class Pump:
         attempt: Attempt,
         writer: LogWriter,
         *,
+        gate: Gate,
         zero: float,
         text: str,
+        retried: bool,
+        upstream: Upstream | None,
     ) -> None:
         self._settings = settings
         self._providers = providers
         self._record = record
         self._attempt = attempt
         self._writer = writer
+        self._gate = gate
+        self._retried = retried
         self._zero = zero
         self._text = text
+        self.upstream = upstream
+        """The generation that goes on at the provider although nobody reads it; None: there is none."""
+        self._base = len(text) if upstream is None else upstream.base
+        self._shown_before = upstream is not None and record.ttft_ms is not None
+        self._came_on = False
         self._loop = asyncio.get_running_loop()
 
     def _now_ms(self) -> int:
@@ -82,10 +100,16 @@ class Pump:
         while True:
             tries += 1
             try:
-                await self._stream()
-                done = self._attempt.done(self._now_ms())
+                with await self._enter(retry=self._retried or tries > 1 or self.upstream is not None) as call:
+                    await self._stream(call)
+                    done = self._attempt.done(self._now_ms())
             except ProviderError as error:
                 log.info("job %s: %s (%s)", self._record.key, error.code, error.detail)
+                if isinstance(error, UpstreamLostError):
+                    self.upstream = None
+                    self._writer.mark(None)
+                elif self.upstream is not None and self._came_on:
+                    tries = 1  # a long answer may see many connections break; what counts is one that brings nothing
                 decision = self._decide(error, tries)
                 if isinstance(decision, Afresh):
                     return decision
@@ -98,31 +122,48 @@ class Pump:
         """What comes next; raises `error` where nothing does."""
         decision = decide(
             error,
-            shown=self._attempt.shown,
+            shown=self._attempt.shown or self._shown_before,
+            attached=self.upstream is not None,
             tries=tries,
             attempt=self._attempt.number,
             on_interrupt=self._record.request.on_interrupt,
             settings=self._settings,
         )
-        if isinstance(decision, Again | Afresh):
-            return decision
-        raise error
+        request = self._record.request
+        if isinstance(error, CircuitOpenError) or isinstance(decision, GiveUp):
+            raise error
+        if self.upstream is not None:
+            return decision  # it costs no generation; the circuit is obeyed all the same
+        if not self._gate.grants(request.provider, request.model, waits=isinstance(decision, Afresh)):
+            log.info("job %s: no further call to %s", self._record.key, request.provider)
+            raise error
+        return decision
 
-    async def _stream(self) -> None:
-        attempt, writer, loop = self._attempt, self._writer, self._loop
-        between_s = self._settings.between_token_timeout_s
+    async def _enter(self, *, retry: bool) -> CallOut:
+        """Leave to call. An open circuit ends the job at once, unless readers have seen content of it or the
+        provider keeps its answer: such a job may wait for the probe, for as long as for a retry."""
+        request = self._record.request
+        patience_s = 0.0 if self._record.ttft_ms is None and self.upstream is None else self._settings.retry_cap_s
+        until = self._loop.time() + patience_s
+        while True:
+            try:
+                return self._gate.enter(request.provider, request.model, retry=retry)
+            except CircuitOpenError as error:
+                wait_s = error.wait_s + random.uniform(0, self._settings.retry_base_s)
+                if self._loop.time() + wait_s > until:
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _stream(self, call: CallOut) -> None:
+        attempt, writer = self._attempt, self._writer
         attempt.begin_call()
+        self._came_on = False
         patience = asyncio.timeout(self._settings.first_token_timeout_s)
         try:
             provider = self._providers(self._record.request.provider)
             async with patience, aclosing(provider.stream(self._call())) as pieces:
                 async for piece in pieces:
-                    event = attempt.accept(piece, self._now_ms())
-                    if event is None:
-                        continue
-                    patience.reschedule(loop.time() + between_s)
-                    writer.add(event, attempt.ttft_ms)
-                    if attempt.tokens % _BREATH <= 1:
+                    if self._take(piece, call, patience):
                         # An SDK hands out what it has read without a pause: let the first token go, and others run.
                         await asyncio.sleep(0)
         except TimeoutError:
@@ -131,6 +172,24 @@ class Pump:
             raise
         for event in attempt.rest(self._now_ms()):
             writer.add(event, attempt.ttft_ms)
+
+    def _take(self, piece: Piece, call: CallOut, patience: asyncio.Timeout) -> bool:
+        """Take one piece in. Whether to pause behind it: never between an event and the upstream that covers it."""
+        attempt = self._attempt
+        if isinstance(piece, Upstream):
+            self.upstream = replace(piece, base=self._base)
+            self._writer.mark(self.upstream)
+            return attempt.tokens % _BREATH <= 1
+        event = attempt.accept(piece, self._now_ms())
+        if event is None:
+            if isinstance(piece, Finish):
+                self.upstream = None  # nothing goes on there any more
+            return False
+        call.answered()
+        patience.reschedule(self._loop.time() + self._settings.between_token_timeout_s)
+        self._writer.add(event, attempt.ttft_ms)
+        self._came_on = True
+        return self.upstream is None and attempt.tokens % _BREATH <= 1
 
     def _call(self) -> Call:
         request = self._record.request
@@ -144,6 +203,7 @@ class Pump:
             temperature=request.temperature,
             params=request.params,
             continue_text=self._text,
+            upstream=self.upstream,
         )
 
     def _fail(self, error: TailraceError) -> None:

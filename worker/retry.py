@@ -28,20 +28,33 @@ class GiveUp:
 
 
 def decide(
-    error: ProviderError, *, shown: bool, tries: int, attempt: int, on_interrupt: OnInterrupt, settings: Settings
+    error: ProviderError,
+    *,
+    shown: bool,
+    tries: int,
+    attempt: int,
+    on_interrupt: OnInterrupt,
+    settings: Settings,
+    attached: bool = False,
 ) -> Again | Afresh | GiveUp:
-    """`tries`: calls made in this attempt; `shown`: has any content of this attempt reached the log?"""
+    """`tries`: calls made in this attempt; `shown`: has any content of this attempt reached the log?
+
+    `attached`: the provider keeps the generation, and a call reads on where the last one broke: nothing is said anew,
+    so nobody sees it, and `on_interrupt` has nothing to decide.
+    """
     if not error.retryable:
         return GiveUp()
     if error.retry_after_s is not None and error.retry_after_s > settings.retry_cap_s:
         return GiveUp()
-    delay_s = backoff_s(tries if not shown else attempt, settings)
+    delay_s = backoff_s(attempt if shown and not attached else tries, settings)
     if error.retry_after_s is not None:
         # Never before the provider asked for, and not all at once after it.
         delay_s = error.retry_after_s + random.uniform(0, settings.retry_base_s)
+    if attached and tries < settings.provider_tries:
+        return Again(delay_s)
     if not shown:
         return Again(delay_s) if tries < settings.provider_tries else GiveUp()
-    if on_interrupt is OnInterrupt.FAIL or attempt >= MAX_ATTEMPTS:
+    if (on_interrupt is OnInterrupt.FAIL and not attached) or attempt >= MAX_ATTEMPTS:
         return GiveUp()
     return Afresh(delay_s)
 

@@ -3,18 +3,24 @@
 import asyncio
 import logging
 
+from shared import metrics
 from shared.errors import RecordError, StorageError
 from shared.jobs import JobKey
 from shared.queue import parse_offer
 from shared.storage.control import Control
 from shared.storage.jobs import Refused
 from worker.generate import Generation, Stop, Tools
+from worker.last_chance import LastChance
 
 log = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 4
 _CLAIM_PAUSE_S = 0.25
 """A claim that the store took but whose answer was lost is the same claim when it is tried again (worker/claim.py)."""
+
+
+class NotNowError(Exception):
+    """This worker may not take the job at the moment. Its offer keeps its place in the queue."""
 
 
 class Runner:
@@ -27,6 +33,7 @@ class Runner:
         self._taken = 0
         self._running: dict[str, Generation] = {}
         self._changed = asyncio.Event()
+        self._last_chance = LastChance(tools.store)
         self.draining = False
 
     @property
@@ -51,7 +58,8 @@ class Runner:
     def try_start(self, offer: str, *, withdraw: bool = True) -> asyncio.Future[None] | None:
         """Take a slot for the job of an offer and claim it; None where no slot is free.
 
-        The future is done when the claim is decided either way; it has a StorageError if that was not possible.
+        The future is done when the claim is decided either way; it has a StorageError if that was not possible,
+        NotNowError if the job has to wait for its place (worker/last_chance.py).
         `withdraw`: take the offer off the queue (arq does so itself with what it delivers).
         """
         if self.free <= 0:
@@ -86,11 +94,15 @@ class Runner:
     async def _work(self, offer: str, decided: asyncio.Future[None], withdraw: bool) -> None:
         job, epoch = parse_offer(offer)
         try:
-            generation = await self._claim(job, epoch, decided)
-            if withdraw and decided.done() and not decided.cancelled() and decided.exception() is None:
-                self._group.create_task(self._withdraw(offer))  # taken, or of no use to anybody
-            if generation is not None:
-                await self._generate(generation)
+            async with self._last_chance.place(job, epoch) as has_place:
+                if not has_place:
+                    _refuse(decided, NotNowError())
+                    return
+                generation = await self._claim(job, epoch, decided)
+                if withdraw and decided.done() and not decided.cancelled() and decided.exception() is None:
+                    self._group.create_task(self._withdraw(offer))  # taken, or of no use to anybody
+                if generation is not None:
+                    await self._generate(generation)
         except* StorageError:
             log.warning("job %s: left to the reaper, the store is away", job)
         except* Exception:
@@ -110,9 +122,8 @@ class Runner:
                 log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
                 break
             except StorageError as error:
-                if tries == _CLAIM_TRIES - 1 and not decided.done():
-                    decided.set_exception(error)
-                    decided.exception()  # whoever waits gets it; nobody need wait
+                if tries == _CLAIM_TRIES - 1:
+                    _refuse(decided, error)
                 await asyncio.sleep(_CLAIM_PAUSE_S)
         if not decided.done():
             decided.set_result(None)
@@ -133,14 +144,23 @@ class Runner:
     async def _generate(self, generation: Generation) -> None:
         name = str(generation.job)
         self._running[name] = generation
+        metrics.RUNNING.inc()
         try:
             await generation.run()
         finally:
+            metrics.RUNNING.dec()
             if self._running.get(name) is generation:
                 del self._running[name]
         record = await self._tools.store.show_many([generation.job])
         if record[0] is None or record[0].ended:
             await self._control.close(generation.job)
+
+
+def _refuse(decided: asyncio.Future[None], error: Exception) -> None:
+    """Tell whoever waits why there is no claim; nobody need wait."""
+    if not decided.done():
+        decided.set_exception(error)
+        decided.exception()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

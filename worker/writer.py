@@ -10,11 +10,14 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from typing import Literal
 
+from shared import metrics
 from shared.errors import StorageError
 from shared.events import Event
-from shared.jobs import Act, JobKey
+from shared.jobs import Act, JobKey, Upstream
 from shared.storage.jobs import Appended, Claimed, JobStore
+from worker.marks import Marks
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class LogWriter:
         self._reclaim = reclaim
         self._patience_s = patience_s
         self._events: list[Event] = []
+        self._marks = Marks()
         self._ttft_ms: int | None = None
         self._closing: tuple[Event, Act, dict[str, int]] | None = None
         self._wanted = asyncio.Event()
@@ -71,6 +75,13 @@ class LogWriter:
         self._flushed.clear()
         self._wanted.set()
 
+    def mark(self, upstream: Upstream | None) -> None:
+        """What was added so far is covered by `upstream`, which the store gets with it; None: it is lost."""
+        self._marks.set(len(self._events), upstream)
+        if self._marks.due:
+            self._flushed.clear()
+            self._wanted.set()
+
     def close(self, terminal: Event, act: Act, usage: dict[str, int]) -> None:
         """Append the rest and the terminal event, then end."""
         self._closing = (terminal, act, usage)
@@ -86,23 +97,30 @@ class LogWriter:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while self._acked < len(self._events) or self._closing is not None:
+            while self._acked < len(self._events) or self._closing is not None or self._marks.due:
                 ending = await self._step()
                 if ending is not None:
                     return ending
             self._flushed.set()
 
     async def _step(self) -> Ending | None:
-        batch = self._events[self._acked : self._acked + MAX_BATCH]
-        last = self._closing is not None and self._acked + len(batch) == len(self._events)
+        end = min(self._acked + MAX_BATCH, len(self._events))
+        last = self._closing is not None and end == len(self._events)
+        upstream: Upstream | Literal["", "-"] = ""
+        if not last:
+            end, upstream = self._marks.cut(self._acked, end)
+        batch = self._events[self._acked : end]
         try:
-            ending = await self._obey(await self._send(batch, last), len(batch), last)
+            answer = await self._send(batch, last, upstream)
+            if answer.verdict == "OK":
+                self._marks.noted(upstream)
+            ending = await self._obey(answer, len(batch), last)
         except StorageError as error:
             return await self._wait_for_store(error)
         self._failing_since = None
         return ending
 
-    async def _send(self, batch: list[Event], last: bool) -> Appended:
+    async def _send(self, batch: list[Event], last: bool, upstream: Upstream | Literal["", "-"]) -> Appended:
         first_seq = self._base_seq + self._acked
         ttft_ms = None if self._ttft_noted else self._ttft_ms
         if last and self._closing is not None:
@@ -110,15 +128,20 @@ class LogWriter:
             return await self._store.finish(
                 self._job, self.epoch, first_seq, [*batch, terminal], act=act, usage=usage, ttft_ms=ttft_ms
             )
-        return await self._store.append(self._job, self.epoch, first_seq, batch, ttft_ms)
+        return await self._store.append(self._job, self.epoch, first_seq, batch, ttft_ms, upstream)
 
     async def _obey(self, answer: Appended, count: int, last: bool) -> Ending | None:
+        # More came before a batch was repeated whose answer was lost: the log has a part of it, and lost nothing.
+        grown = answer.verdict == "GAP" and answer.last_seq >= self._base_seq + self._acked
+        metrics.APPENDS.labels("OK" if grown else answer.verdict).inc()
         if answer.verdict == "OK":
             self._acked += count
-            self._ttft_noted = self._ttft_ms is not None
+            if count:  # content that came meanwhile was not in an empty batch
+                self._ttft_noted = self._ttft_ms is not None
             return Ending.WRITTEN if last else None
         if answer.verdict == "GAP":
-            log.warning("job %s: the log lost its tail after seq %d; appending it again", self._job, answer.last_seq)
+            if not grown:
+                log.warning("job %s: the log lost its tail after seq %d; repeating it", self._job, answer.last_seq)
             self._acked = max(0, answer.last_seq + 1 - self._base_seq)
             self._ttft_noted = False
             return None
@@ -132,6 +155,7 @@ class LogWriter:
         return Ending.FENCED
 
     async def _wait_for_store(self, error: StorageError) -> Ending | None:
+        metrics.APPEND_ERRORS.labels(error.code).inc()
         now = asyncio.get_running_loop().time()
         if self._failing_since is None:
             self._failing_since = now

@@ -34,7 +34,8 @@ def provider() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def cluster(provider: dict[str, str]) -> Iterator[Cluster]:
     """A node and a worker that call it, for all tests of this file."""
-    with running_cluster(env={**provider, "TAILRACE_RETRY_BASE_S": "0.01"}) as running:
+    env = {**provider, "TAILRACE_RETRY_BASE_S": "0.01", "TAILRACE_RETRY_BUDGET_FLOOR": "100"}
+    with running_cluster(env=env) as running:
         yield running
 
 

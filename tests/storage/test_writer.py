@@ -189,6 +189,27 @@ async def test_lost_calls_and_lost_replies_lose_and_double_nothing(
     assert isinstance(entries[-1].event, Done)
 
 
+async def test_a_lost_reply_to_a_batch_that_grows_meanwhile_is_not_taken_for_a_lost_tail(
+    stores: Stores, writing: Writers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, written = await writing()
+    append = stores.jobs.append
+
+    async def lose_the_reply(*args: Any) -> Appended:
+        await append(*args)
+        monkeypatch.setattr(stores.jobs, "append", append)
+        written.add("b", "c")
+        raise StorageError("storage_unavailable")
+
+    monkeypatch.setattr(stores.jobs, "append", lose_the_reply)
+    written.add("a")
+    await written.flush()
+
+    assert await written.close() is Ending.WRITTEN
+    assert [event.text for event in await acts.events(stores, job) if isinstance(event, Token)] == ["a", "b", "c"]
+    assert "lost its tail" not in caplog.text
+
+
 @pytest.mark.parametrize("keep", [2, 3, 5, 6])
 async def test_a_lost_tail_is_appended_again_with_the_same_ids_and_bytes(
     stores: Stores, writing: Writers, keep: int

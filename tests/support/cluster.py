@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -20,16 +20,20 @@ from shared.telemetry import READY_FD
 from tests.support.stores import ValkeyProcess, keys_without_end
 
 GUARD_S = 60.0
+TAILRACE = (sys.executable, "-P", "-m", "cli.main")
 
 
 class Process:
-    """One `tailrace …` process. `log` is what it wrote to stderr."""
+    """One `tailrace …` process. `log` is what it wrote to stderr; `program`: what stands for `tailrace`."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], env: dict[str, str], log: Path, program: Sequence[str] = TAILRACE
+    ) -> None:
         self.name = name
         self.log_path = log
         self._command = command
         self._env = env
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,7 +52,7 @@ class Process:
         read_fd, write_fd = os.pipe()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.main", *self._command],
+                [*self._program, *self._command],
                 env={**self._env, READY_FD: str(write_fd)},
                 pass_fds=(write_fd,),
                 stdin=subprocess.DEVNULL,
@@ -113,13 +117,14 @@ class Cluster:
         """The first API node."""
         return self.urls[0]
 
-    def add_api(self) -> Process:
+    def add_api(self, program: Sequence[str] = TAILRACE, host: str = "127.0.0.1") -> Process:
         """One more API node."""
         port = free_port()
         name = f"api-{len(self.apis) + 1}"
-        process = Process(name, ["api", "--port", str(port)], self._env, self.folder / f"{name}.log")
+        command = ["api", "--host", host, "--port", str(port)]
+        process = Process(name, command, self._env, self.folder / f"{name}.log", program)
         self.apis.append(process)
-        self.urls.append(f"http://127.0.0.1:{port}")
+        self.urls.append(f"http://{host}:{port}")
         return process.start()
 
     def add_worker(self) -> Process:

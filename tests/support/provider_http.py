@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +16,12 @@ class Request:
     path: str
     headers: dict[str, str]
     body: Any
+    method: str = "POST"
+    query: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     answered: bool = False
+    at_s: float = field(default_factory=time.monotonic)
+    """When it came, by the monotonic clock."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -57,7 +62,9 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = rest[length:]
         body = json.loads(rest[:length]) if length else None
-        self.request = Request(first.split(" ")[1].partition("?")[0], headers, body)
+        method, target, _ = first.split(" ")
+        path, _, query = target.partition("?")
+        self.request = Request(path, headers, body, method, query)
         self._task = asyncio.ensure_future(self._answer(self, self.request))
 
     def head(self, status: int, *headers: tuple[str, str]) -> None:

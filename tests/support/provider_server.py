@@ -3,6 +3,7 @@
 In a test: `async with ProviderServer() as server`, with `server.script(...)` for the next behaviours. As a process:
 `python -m tests.support.provider_server --port 0`; it prints its URLs as one line of JSON, does what the requests'
 own words ask for (see provider_behaviour), shows them at `GET /requests`, and ends with the process that started it.
+Responses in the background are in provider_responses and shown at `GET /background`.
 """
 
 import argparse
@@ -16,11 +17,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
-from tests.support import provider_frames
+from tests.support import provider_frames, provider_responses
 from tests.support.provider_behaviour import Behaviour, behaviour, turns
 from tests.support.provider_http import Connection, Request
 
-_PATHS = {"/v1/chat/completions": "openai", "/v1/messages": "anthropic"}
+_PATHS = {"/v1/chat/completions": "openai", "/v1/messages": "anthropic", provider_responses.PATH: "responses"}
 
 
 class ProviderServer:
@@ -29,11 +30,13 @@ class ProviderServer:
     def __init__(self, port: int = 0) -> None:
         self._wanted_port = port
         self._script: deque[Behaviour] = deque()
+        self._again_script: deque[Behaviour] = deque()
         self._calls: Counter[str] = Counter()
         self._came = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.requests: list[Request] = []
+        self.background = provider_responses.Background()
         self.accepted = 0
         """How many connections were made."""
 
@@ -45,6 +48,7 @@ class ProviderServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        await self.background.close()
         await asyncio.gather(*(connection.close() for connection in set(self.connections)))
         await self._server.wait_closed()
 
@@ -79,6 +83,10 @@ class ProviderServer:
         """What to do with the next requests, one each; after them the requests' own words count again."""
         self._script.extend(behaviours)
 
+    def again(self, *behaviours: Behaviour) -> None:
+        """How to refuse the next requests that read a background response again or cancel it, one each."""
+        self._again_script.extend(behaviours)
+
     async def received(self, count: int = 1) -> Request:
         """The `count`-th request, once it is there. TimeoutError if it does not come."""
         async with asyncio.timeout(20), self._came:
@@ -92,13 +100,16 @@ class ProviderServer:
     async def _answer(self, connection: Connection, request: Request) -> None:
         """Do what the script or the request says."""
         vendor = _PATHS.get(request.path)
-        if vendor is None:
-            shown = [known.summary for known in self.requests] if request.path == "/requests" else None
-            connection.whole(200 if shown is not None else 404, json.dumps(shown).encode(), _JSON)
+        again = request.path.startswith(provider_responses.PATH + "/")
+        if vendor is None and not again:
+            self._show(connection, request.path)
             return
         self.requests.append(request)
         async with self._came:
             self._came.notify_all()
+        if vendor is None:
+            await self._again(connection, request)
+            return
         how = self._script.popleft() if self._script else self._asked(request)
         if how.fault == "refuse":
             connection.abort()
@@ -108,10 +119,38 @@ class ProviderServer:
             connection.whole(200, b"<html>a gateway's page</html>", ("content-type", "text/html"))
         elif how.status != 200:
             connection.whole(how.status, provider_frames.error_body(vendor, how), _JSON, *_IDS, *how.headers)
+        elif vendor == "responses":
+            await self.background.create(connection, request, how)
         else:
             await self._stream(connection, request, vendor, how)
 
+    def _show(self, connection: Connection, path: str) -> None:
+        shown = {
+            "/requests": [known.summary for known in self.requests],
+            "/background": [kept.summary() for kept in self.background.kept],
+        }.get(path)
+        connection.whole(200 if shown is not None else 404, json.dumps(shown).encode(), _JSON)
+
+    async def _again(self, connection: Connection, request: Request) -> None:
+        """Reading on and cancelling break by the script alone: `server.again(...)`."""
+        how = self._again_script.popleft() if self._again_script else Behaviour()
+        if how.fault == "refuse":
+            connection.abort()
+        elif how.fault == "hang":
+            await request.left.wait()
+        elif how.status != 200:
+            connection.whole(how.status, provider_frames.error_body("openai", how), _JSON, *_IDS, *how.headers)
+        else:
+            await self.background.other(connection, request)
+
     def _asked(self, request: Request) -> Behaviour:
+        if request.path == provider_responses.PATH:
+            how = provider_responses.asked(request.body)
+            key = json.dumps([request.body["model"], request.body["input"][:1]])
+            # Faults in the stream count connections there, refusals count calls here.
+            self._calls[key] += 1
+            refused = how.status != 200 and 0 < how.times < self._calls[key]
+            return replace(how, fault="") if refused else how
         how = behaviour(request.body)
         key = json.dumps([request.body["model"], turns(request.body)[:1]])
         self._calls[key] += 1

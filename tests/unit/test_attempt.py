@@ -157,9 +157,17 @@ def test_a_new_call_of_the_attempt_begins_without_what_the_last_one_left() -> No
     attempt.begin_call()
 
     assert attempt.rest(0) == []
-    assert attempt.usage == {"input_tokens": 1}
+    assert attempt.usage == {"input_tokens": 1, "provider_calls": 1}
     with pytest.raises(ProviderError, match="provider_interrupted"):
         attempt.done(2)
+
+
+def test_calls_are_summed_over_attempts_beside_the_tokens() -> None:
+    attempt = _attempt(2, usage={"output_tokens": 1, "provider_calls": 3})
+    for _ in range(2):
+        attempt.begin_call()
+    attempt.accept(Usage({"output_tokens": 9}), 1)
+    assert attempt.usage == {"output_tokens": 10, "provider_calls": 5}
 
 
 def test_timings_count_from_the_post_and_the_rate_from_the_first_content() -> None:

@@ -176,3 +176,19 @@ def test_an_unknown_provider_is_answered_with_the_known_ones() -> None:
     error = refusal("oracle", {})
     assert (error.code, error.field) == ("unknown_provider", "provider")
     assert "openai, anthropic, langchain, scripted" in error.message
+
+
+@pytest.mark.parametrize("name", ["stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias"])
+def test_what_the_responses_api_has_not_is_refused_beside_background(name: str) -> None:
+    value = GOOD["openai"][name]
+    error = refusal("openai", {"background": True, name: value})
+    assert (error.code, error.field) == ("unsupported_param", f"params.{name}")
+    assert "background" in error.message
+    for params in ({"background": False, name: value}, {"background": True, name: None}):
+        assert validate_params("openai", params) == params
+
+
+def test_background_is_for_openai_and_a_boolean() -> None:
+    assert validate_params("openai", {"background": True, "top_p": 0.5}) == {"background": True, "top_p": 0.5}
+    assert refusal("openai", {"background": 1}).code == "invalid_request"
+    assert refusal("anthropic", {"background": True}).code == "unsupported_param"

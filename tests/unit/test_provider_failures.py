@@ -1,12 +1,14 @@
 """Exceptions are sorted by what they are, whoever raised them and however deep the cause lies."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx2
 import pytest
 
 from shared.errors import ProviderError
-from worker.providers.failures import classify
+from worker.providers.failures import classify, retry_after
 
 
 def _wrapped(cause: Exception) -> Exception:
@@ -44,6 +46,29 @@ def test_a_broken_connection_is_sorted_by_its_kind_and_moment(
 @pytest.mark.parametrize(("started", "code"), [(False, "provider_rejected"), (True, "provider_protocol")])
 def test_a_value_that_does_not_fit_is_the_requests_fault_before_and_the_answers_after(started: bool, code: str) -> None:
     assert classify(TypeError("x"), started=started).code == code
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+        "Sun, 06 Nov 2094 08:49:37 +99999999999999999999",
+        "Sun, 99 Nov 2094 08:49:37 GMT",
+        "1e999",
+        "-inf",
+        "",
+    ],
+)
+def test_a_retry_after_that_means_nothing_breaks_nothing(said: str) -> None:
+    assert retry_after({"retry-after": said}) is None
+
+
+def test_a_retry_after_may_be_a_date() -> None:
+    later = datetime.now(UTC) + timedelta(seconds=90)
+    seconds = retry_after({"retry-after": format_datetime(later, usegmt=True)})
+    assert seconds is not None
+    assert 0 < seconds <= 90
+    assert retry_after({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}) == 0
 
 
 def test_an_error_of_ours_stays_what_it_is() -> None:

@@ -87,3 +87,26 @@ def test_a_new_attempts_wait_grows_with_the_attempts_and_not_with_the_calls(atte
     decision = _decide(shown=True, tries=tries, attempt=attempt)
     assert isinstance(decision, Afresh)
     assert decision.delay_s <= 0.5 * 2 ** (attempt - 1)
+
+
+@pytest.mark.parametrize(("shown", "tries", "attempt", "expected"), [
+    (False, 2, 1, Again),
+    (False, 3, 1, GiveUp),
+    (True, 2, MAX_ATTEMPTS, Again),
+    (True, 3, 1, Afresh),
+    (True, 3, MAX_ATTEMPTS, GiveUp),
+])  # fmt: skip
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
+def test_what_the_provider_keeps_is_read_on_whatever_the_job_says_of_interruptions(
+    shown: bool, tries: int, attempt: int, on_interrupt: OnInterrupt, expected: type[object]
+) -> None:
+    decision = decide(
+        ProviderError("provider_interrupted"),
+        shown=shown,
+        tries=tries,
+        attempt=attempt,
+        on_interrupt=on_interrupt,
+        settings=SETTINGS,
+        attached=True,
+    )
+    assert type(decision) is expected

@@ -2,17 +2,21 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from shared.errors import ProviderError
 from shared.events import Reasoning, Token, ToolCall
-from shared.jobs import Message
+from shared.jobs import Message, Upstream
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to a model. `continue_text`: text of an interrupted attempt that the model is to go on from."""
+    """One call to a model. `continue_text`: text of an interrupted attempt that the model is to go on from.
+
+    `upstream`: a generation under way that is to be read on instead of beginning one; then nothing else here counts.
+    """
 
     job_id: str
     model: str
@@ -23,6 +27,7 @@ class Call:
     temperature: float | None = None
     params: dict[str, Any] = field(default_factory=dict)
     continue_text: str = ""
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,12 @@ class Finish:
     reason: FinishReason
 
 
-Piece = Token | Reasoning | ToolCall | Usage | Finish
+Piece = Token | Reasoning | ToolCall | Usage | Finish | Upstream
+"""An `Upstream` comes right behind the pieces that it covers: between them the stream never waits for anything."""
+
+
+class UpstreamLostError(ProviderError):
+    """The generation that was read has come to nothing, or the provider does not know it any more."""
 
 
 class Provider(Protocol):
@@ -58,4 +68,13 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Give back what the provider holds."""
+        ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """A provider whose generations go on when nobody reads them."""
+
+    async def cancel(self, upstream: Upstream) -> None:
+        """End a generation that nobody wants any more. ProviderError where that cannot be said to the provider."""
         ...

@@ -32,6 +32,13 @@ _BY_NAME = {
     "not_found_error": "provider_rejected",
     "model_not_found": "provider_rejected",
     "context_length_exceeded": "provider_rejected",
+    "invalid_prompt": "provider_rejected",
+    "invalid_image": "provider_rejected",
+    "invalid_image_url": "provider_rejected",
+    "image_content_policy_violation": "provider_rejected",
+    "bio_policy": "provider_rejected",
+    "misalignment_policy_violation": "provider_rejected",
+    "data_residency_mismatch": "provider_rejected",
     "request_too_large": "provider_rejected",
 }
 # OpenAI says "invalid_request_error" with 401 and 404 too: it counts only where no status says more.
@@ -109,7 +116,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _until(date: str) -> float:
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 

@@ -1,15 +1,19 @@
-"""The `openai` provider: chat completions of OpenAI and of every server that speaks its protocol."""
+"""The `openai` provider: chat completions of OpenAI and of every server that speaks its protocol.
+
+With `params.background` it speaks OpenAI's Responses API instead (openai_responses.py).
+"""
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
 import msgspec
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from shared.errors import ProviderError
+from shared.jobs import Upstream
 from shared.settings import Settings
-from worker.providers import failures, wire
+from worker.providers import failures, openai_responses, wire
 from worker.providers.base import Call, Finish, FinishReason, Piece, Usage
 from worker.providers.pieces import Pieces, conversation, count_tokens
 
@@ -148,7 +152,23 @@ class OpenAIProvider:
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
+        if call.params.get("background"):
+            return self._background(call)
         return wire.answer(lambda: self._request(call), _Answer)
+
+    async def _background(self, call: Call) -> AsyncGenerator[Piece, None]:
+        resource = self._connect().responses
+        upstream = call.upstream
+        stream = (
+            openai_responses.begin(resource, call) if upstream is None else openai_responses.read_on(resource, upstream)
+        )
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def cancel(self, upstream: Upstream) -> None:
+        """End a generation in the background; see Cancels."""
+        await openai_responses.cancel(self._connect().responses, upstream)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -182,7 +202,7 @@ def _body(call: Call, *, official: bool) -> dict[str, Any]:
     if call.system is not None:
         messages.insert(0, {"role": "system", "content": call.system})
     body: dict[str, Any] = {
-        **call.params,
+        **{name: value for name, value in call.params.items() if name != "background"},
         "model": call.model,
         "messages": messages,
         "stream": True,

@@ -53,6 +53,11 @@ class Pieces:
         self._ids: dict[int, str] = {}
         self._bare: dict[int, None] = {}  # tool calls without any argument text so far, in order
 
+    @property
+    def whole(self) -> bool:
+        """Whether no half of a pair waits here: everything that came in has gone out."""
+        return not self._halves
+
     def token(self, fragment: object) -> Iterator[Token]:
         """A piece of the answer. ProviderError(provider_protocol) if the fragment is no text."""
         if text := self._whole("text", fragment):

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 from shared.errors import ProviderError
+from shared.jobs import Upstream
 from shared.params import PROVIDERS
 from shared.settings import Settings
-from worker.providers.base import Call, Piece, Provider
+from worker.providers.base import Call, Cancels, Piece, Provider
 from worker.providers.failures import classify
 from worker.providers.scripted import ScriptedProvider
 
@@ -54,6 +55,12 @@ class _Late:
         async with aclosing(provider.stream(call)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def cancel(self, upstream: Upstream) -> None:
+        """End a generation, where the provider has such; see Cancels."""
+        provider = self._provider or await self.load()
+        if isinstance(provider, Cancels):
+            await provider.cancel(upstream)
 
     async def aclose(self) -> None:
         """Close the provider if it was ever made."""
