@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench chaos clean
+.PHONY: help setup demo up test check format lock bench chaos drill clean
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -54,8 +54,11 @@ lock: setup  ## resolve the dependencies anew: requirements.lock, and from it th
 bench: setup  ## pickup and first-token delay on this machine
 	@$(BIN)/python -m benchmarks.pickup $(ARGS)
 
-chaos: setup  ## a short seeded run of kills against real processes
-	@$(BIN)/python -m pytest tests/acceptance -k kill $(ARGS)
+chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
+	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+drill: setup  ## one promise each, broken on purpose and measured (ARGS="list" shows them; none: all)
+	@$(BIN)/python -m chaos.drills $(ARGS)
 
 clean:  ## remove the environment and the embedded server's data
 	rm -rf $(VENV) .tailrace

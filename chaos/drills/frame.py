@@ -49,5 +49,5 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _with(value: float, unit: str) -> str:
-    number = f"{value:.0f}" if value == int(value) else f"{value:.3g}"
+    number = f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
     return f"{number} {unit}".strip()

@@ -1,0 +1,82 @@
+"""A wire between API and store that loses what it is told to lose: wakes and offers, written to a key nobody reads."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from shared.storage.keys import WAKE
+from tests.support.loops import end
+
+
+class LossyWire:
+    """Passes bytes on, but a share of the wakes and of the offers goes to keys of the same length that nobody reads.
+
+    The store answers them as ever, so the writer believes that all went well: the loss is as silent as losses are.
+    """
+
+    def __init__(self, target: Path, queue: str, share: float, chance: random.Random) -> None:
+        self._target = target
+        self._share = share
+        self._chance = chance
+        self._keys = {"wakes": b"\r\n" + WAKE.encode(), "offers": b"ZADD\r\n$%d\r\n%s" % (len(queue), queue.encode())}
+        self.astray = (f"{WAKE[:-1]}~", f"{queue[:-1]}~")
+        """Where the lost ones are: keys that the drill has to clear away."""
+        self.lost = {"wakes": 0, "offers": 0}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection's life."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        try:
+            async with asyncio.TaskGroup() as group:
+                ways = [
+                    group.create_task(self._pass(reader, server_writer, lossy=True)),
+                    group.create_task(self._pass(server_reader, writer, lossy=False)),
+                ]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for way in ways:
+                    way.cancel()
+        finally:
+            for one in (writer, server_writer):
+                one.close()
+            self._tasks.discard(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, lossy: bool) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(1 << 20):
+                writer.write(self._lose(chunk) if lossy else chunk)
+                await writer.drain()
+
+    def _lose(self, chunk: bytes) -> bytes:
+        """One offer is one small pipeline, so it comes in one chunk; what is cut in two is passed on as it is."""
+        for what, mark in self._keys.items():
+            if mark in chunk and self._chance.random() < self._share:
+                self.lost[what] += 1
+                chunk = chunk.replace(mark, mark[:-1] + b"~")
+        return chunk
+
+    async def aclose(self) -> None:
+        """Wait for the connections to end, whose client has gone; cut those that do not."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        await end(*self._tasks)
+
+
+@contextlib.asynccontextmanager
+async def lossy_wire(
+    url: str, path: Path, queue: str, share: float, chance: random.Random
+) -> AsyncIterator[tuple[str, LossyWire]]:
+    """A URL that leads to the server of `url` (unix://…) over a wire that loses a share of all wakes and offers."""
+    wire = LossyWire(Path(url.removeprefix("unix://")), queue, share, chance)
+    server = await asyncio.start_unix_server(wire.serve, path)
+    try:
+        yield f"unix://{path}", wire
+    finally:
+        server.close()
+        await wire.aclose()
+        await server.wait_closed()
