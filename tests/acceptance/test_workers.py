@@ -4,6 +4,8 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
+
 from tests.acceptance.conftest import ClusterFactory, quick
 from tests.support.cluster import until
 from tests.support.watch import assert_whole, finish, read_tokens, read_until, said
@@ -12,6 +14,7 @@ PARAMS: dict[str, Any] = {"tokens": 120, "tokens_per_s": 40, "seed": 3}
 JOB: Any = {"provider": "scripted", "model": "demo", "prompt": "go", "params": PARAMS}
 
 
+@pytest.mark.requirement("KL-2")
 async def test_a_killed_worker_costs_the_reader_a_reset_and_the_answer_is_whole(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of(workers=2)
     async with quick(cluster.url) as tailrace, tailrace.stream(**JOB) as stream:
@@ -31,6 +34,7 @@ async def test_a_killed_worker_costs_the_reader_a_reset_and_the_answer_is_whole(
         await assert_whole(tailrace, stream, said(PARAMS, 2))
 
 
+@pytest.mark.requirement("KL-5")
 async def test_a_frozen_worker_that_wakes_up_writes_nothing_into_its_successors_log(
     cluster_of: ClusterFactory,
 ) -> None:
@@ -52,6 +56,7 @@ async def test_a_frozen_worker_that_wakes_up_writes_nothing_into_its_successors_
         until(lambda: "FENCED" in owner.log, 20)
 
 
+@pytest.mark.requirement("KL-4")
 async def test_a_drained_worker_hands_its_jobs_over_and_that_is_no_crash(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of(workers=1, env={"TAILRACE_WORKER_DRAIN_S": "0.2"})
     async with quick(cluster.url) as tailrace, tailrace.stream(**JOB) as stream:
@@ -67,6 +72,7 @@ async def test_a_drained_worker_hands_its_jobs_over_and_that_is_no_crash(cluster
         await assert_whole(tailrace, stream, said(PARAMS, 2))
 
 
+@pytest.mark.requirement("KL-1")
 async def test_a_job_that_takes_its_worker_down_three_times_fails_and_harms_no_other(
     cluster_of: ClusterFactory,
 ) -> None:
@@ -82,6 +88,23 @@ async def test_a_job_that_takes_its_worker_down_three_times_fails_and_harms_no_o
         cluster.add_worker()
         other = tailrace.stream(**JOB)
         assert (await finish(other)).type == "done"
+
+
+async def test_a_job_that_takes_its_worker_down_takes_no_job_beside_it_along(cluster_of: ClusterFactory) -> None:
+    cluster = cluster_of(env={"TAILRACE_LEASE_S": "1.5", "TAILRACE_LEASE_RENEW_S": "0.5"})
+    beside: Any = {**JOB, "params": {"tokens": 60, "tokens_per_s": 30}}
+    poison: Any = {**JOB, "params": {"tokens": 9, "fault": {"kind": "exit", "after": 3, "attempts": 5}}}
+    async with quick(cluster.url) as tailrace, asyncio.TaskGroup() as group:
+        streams = [tailrace.stream(**beside) for _ in range(4)]
+        for stream in streams:
+            await read_tokens(stream, 1)
+        ends = [group.create_task(finish(stream)) for stream in (*streams, tailrace.stream(**poison))]
+        for _ in range(3):
+            await asyncio.to_thread(until, lambda worker=cluster.workers[-1]: not worker.alive)
+            await asyncio.to_thread(cluster.add_worker)
+
+    assert [end.result().type for end in ends] == ["done"] * 4 + ["failed"]
+    assert ends[-1].result().data["code"] == "poisoned"
 
 
 async def test_a_job_waits_for_a_worker_and_then_runs(cluster_of: ClusterFactory) -> None:
@@ -123,3 +146,15 @@ async def test_garbage_in_the_wake_list_harms_no_worker(cluster_of: ClusterFacto
 
         assert terminal.data["attempt"] == 1
         assert cluster.workers[0].alive
+
+
+async def test_a_new_job_does_not_wait_behind_150_that_run(cluster_of: ClusterFactory) -> None:
+    cluster = cluster_of(env={"TAILRACE_SLOTS": "151"})
+    silent: Any = {**JOB, "params": {"first_token_ms": 600_000}}
+    short: Any = {**JOB, "params": {"tokens": 8}}
+    async with quick(cluster.url) as tailrace:
+        running = await asyncio.gather(*(tailrace.submit(**silent) for _ in range(150)))
+        for _ in range(3):
+            assert (await finish(tailrace.stream(**short))).type == "done"
+
+        assert {(await tailrace.job(job.id)).status for job in running} == {"running"}
