@@ -11,12 +11,10 @@ from shared.jobs import JobKey, OnInterrupt, Upstream
 from shared.storage.jobs import Claimed, Refused
 from tests.storage import acts
 from tests.storage.conftest import Stores
+from tests.storage.upstreams import AT_5, AT_6, attached, claimer, copy, last_reset, put_back, stored, take
 from tests.support.loops import GUARD_S, running, until
 from worker.claim import Taken
 from worker.writer import LogWriter
-
-AT_5 = Upstream("resp_1", 5)
-from tests.storage.upstreams import AT_5, AT_6, attached, claimer, copy, last_reset, put_back, stored, take
 
 
 async def test_a_place_is_stored_with_the_events_that_it_covers_or_not_at_all(stores: Stores) -> None:

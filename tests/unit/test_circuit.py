@@ -192,8 +192,9 @@ def test_clients_cannot_fill_the_table_and_an_evicted_circuit_is_told_closed() -
     for number in range(MOST):
         world.fail(name=("openai", f"model-{number}"))
     assert len(world.circuits._table) == MOST
-    probe.answered()
     assert world.told == [(NAME, True), (NAME, False)]
+    probe.answered()
+    assert len(world.told) == 2
 
 
 def test_no_limit_is_no_circuit() -> None:

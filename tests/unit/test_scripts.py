@@ -42,7 +42,7 @@ def _code(text: str) -> str:
 
 @by_name
 def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> None:
-    if script.name in ("create_v1", "append_v1"):
+    if script.name in ("create_v1", "append_v1", "read_v1"):
         assert "TRANSITIONS" not in script.plain  # they change no state
         return
     loaded = {status: acts or {} for status, acts in _given(script, "TRANSITIONS").items()}  # [] is Lua's empty table
@@ -104,7 +104,7 @@ def test_a_scripts_name_carries_its_version(script: Script) -> None:
 @by_name
 def test_a_real_server_is_told_which_scripts_may_run_when_memory_is_full(script: Script) -> None:
     first, _, rest = script.flagged.partition("\n")
-    ends_or_keeps_a_job = script.name in {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1"}
+    ends_or_keeps_a_job = script.name in {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"}
     assert first == ("#!lua flags=allow-oom" if ends_or_keeps_a_job else "#!lua")
     assert rest == script.plain
     assert script.sha(True) != script.sha(False)
