@@ -1,9 +1,10 @@
-"""Jobs that have taken two workers down: a worker runs one of them at a time, so that the third crash is its own.
+"""Jobs that have taken two workers down: a worker lets few of them begin at once, so that the third crash is its own.
 
 Who dies with a worker is counted as if it had killed it: nobody can tell which of its jobs did. A job that kills is
 there at every crash; one that only sat beside it is not, once they are kept apart (docs/decisions/0016).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,27 +12,40 @@ from shared.errors import StorageError
 from shared.jobs import MAX_CRASHES, JobKey, Status
 from shared.storage.jobs import JobStore, Standing
 
+PROBATION_S = 3.0
+"""Who has run for so long is not suspected any more, and another may begin beside it."""
+
 
 class LastChance:
-    """One worker's place for a job whose next crash would be its last."""
+    """One worker's places for jobs whose next crash would be their last.
+
+    One may begin at a time; for each that outlives its probation one more: the longer nothing happens, the faster a
+    queue of such jobs gets going again.
+    """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._taken = False
+        self._now_s = asyncio.get_running_loop().time
+        self._began_s: dict[JobKey, float] = {}
 
     @asynccontextmanager
     async def place(self, job: JobKey, epoch: int) -> AsyncIterator[bool]:
         """Whether `job`, offered under `epoch`, may run here now; the place is its own for the length of the block."""
         needed = epoch > 0 and await self._needs_it(job)
-        if needed and self._taken:
+        if needed and (job in self._began_s or not self._free()):
             yield False
             return
-        self._taken = self._taken or needed
+        if needed:
+            self._began_s[job] = self._now_s()
         try:
             yield True
         finally:
             if needed:
-                self._taken = False
+                del self._began_s[job]
+
+    def _free(self) -> bool:
+        suspects = sum(self._now_s() - began_s < PROBATION_S for began_s in self._began_s.values())
+        return suspects < max(1, len(self._began_s) - suspects)
 
     async def _needs_it(self, job: JobKey) -> bool:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from tests.support.cluster import Cluster, Process, running_cluster
 
 JOBS_PER_MIN = 100
 JOB: dict[str, Any] = {"tokens": 150, "tokens_per_s": 30}
-TTL_S = 20
+TTL_S = 60
+"""Longer than any reader is away."""
 WARM_UP_S = 60.0
 BURST = 100
 SAMPLE_S = 5.0
@@ -35,6 +37,7 @@ class Work:
     lost: int = 0
     resumes: int = 0
     attempts: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, seconds: float) -> None:
@@ -57,7 +60,7 @@ class Work:
             yield first, second
 
     async def _job(self, one: AsyncTailrace, other: AsyncTailrace, number: int) -> None:
-        """A job with a reader at either node; counted as lost unless both have the job's text, once, to its end."""
+        """A job with a reader at either node; lost unless both have its text, each event once."""
         params = {**JOB, "seed": number}
         stream = one.stream(provider="scripted", model="demo", prompt="soak", params=params, ttl_s=TTL_S)
         try:
@@ -65,8 +68,8 @@ class Work:
             reader = other.events(str(stream.job_id))
             await asyncio.gather(stream.finish(), reader.finish())
             text = (await other.job(str(stream.job_id))).text
-        except TailraceError:
-            self.lost += 1
+        except TailraceError as error:
+            self.refused[f"{type(error).__name__}: {error}"[:80]] += 1
             return
         self.ended += stream.terminal is not None and stream.terminal.type == "done"
         self.attempts += int(stream.terminal.data["attempt"]) if stream.terminal else 0
@@ -94,6 +97,7 @@ async def soak(count: int) -> Sequence[Figure]:
     return [
         exactly("jobs that were done", work.ended, jobs),
         exactly("readers that lost, doubled or changed anything", work.lost, 0),
+        exactly("readers that were refused", dict(work.refused), {}),
         at_least("kills", kills.done, max(1, count * 2)),
         at_least("resumes and new attempts that they made", work.resumes + work.attempts - work.ended, kills.done),
         *samples.figures(),

@@ -133,5 +133,5 @@ def _lost_a_worker(log: list[Entry]) -> bool:
 
 DRILLS = (
     Drill("worker-drain", (17,), "SIGTERM of a worker hands its jobs over, and that is no crash", 100, drain),
-    Drill("poison", (20,), "a job that kills its workers fails after three crashes and harms no other", 3, poison),
+    Drill("poison", (20,), "a job that kills its workers fails after three crashes and harms no other", 2, poison),
 )

@@ -18,24 +18,29 @@ FROZEN_S = 8.0
 
 def talk(number: int) -> dict[str, Any]:
     """A job of about eight seconds whose every attempt says something else."""
-    return {"params": {"tokens": 160, "tokens_per_s": 20, "seed": number}}
+    return {"params": {"tokens": 80, "tokens_per_s": 10, "seed": number}}
 
 
 async def kill(count: int) -> Sequence[Figure]:
-    """Kill one of three workers again and again until so many running jobs were hit, and time their new starts."""
+    """Kill one of three workers until so many running jobs were hit, and time their new starts.
+
+    The next kill comes when all that the last one hit have ended: a job that is hit twice waits for a place of its own
+    (decision 0016), which is another promise than this.
+    """
     async with stage(workers=WORKERS, seed=count) as on:
         held: list[tuple[str, int, float]] = []
         kills = 0
-        async with Load(on, WIDTH, talk) as load:
+        async with Load(on, 2 * WIDTH, talk) as load:
             await load.speaking()
             while len(held) < count:
-                await asyncio.sleep(on.chance.uniform(2.0, 5.0))
+                await asyncio.sleep(on.chance.uniform(0.0, 2.0))
                 victim = on.chance.choice(on.living_workers)
                 jobs = await on.held_by(victim, load.open)
                 moment = on.kill(victim)
                 kills += 1
                 held += [(job, epoch, moment) for job, epoch in jobs.items()]
                 await on.add_worker()
+                await on.ended(list(jobs))
         logs = {watched.job_id: await on.entries(watched.job_id) for watched in load.watched}
         again = [ms for job, epoch, at in held if (ms := reruns_ms(logs[job], epoch, at)) is not None]
         unfair = [job for job, log in logs.items() if not isinstance(end_of(log), Done) and not is_poisoned(log)]
