@@ -72,11 +72,12 @@ def _binary() -> Path:
 
 def _socket_path(data_dir: Path) -> Path:
     """In the data directory, or, where that path is too long for a socket, in a private folder named after it."""
-    inside = data_dir / "valkey.sock"
-    if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
-        return inside
-    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"tailrace-{os.getuid()}-{name}"
+    name = f"tailrace-{os.getuid()}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    # The user's TMPDIR may be as long; /tmp is not.
+    places = (data_dir, Path(tempfile.gettempdir()) / name, Path("/tmp") / name)  # noqa: S108 - private, see below
+    folder = next(place for place in places if len(os.fsencode(place / "valkey.sock")) <= _LONGEST_SOCKET_PATH)
+    if folder == data_dir:
+        return folder / "valkey.sock"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:

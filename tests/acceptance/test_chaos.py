@@ -16,7 +16,7 @@ GUARD_S = 300.0
 @pytest.mark.timeout(GUARD_S + 30)
 def test_readers_and_jobs_come_through_a_dozen_faults_without_a_violation(tmp_path: Path) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "chaos", "--rounds", str(ROUNDS), "--seed", str(SEED), "--lease-s", "1.5"],
+        [sys.executable, "-m", "chaos", "--rounds", str(ROUNDS), "--seed", str(SEED), "--lease-s", "2"],
         env={**clean_environment(), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

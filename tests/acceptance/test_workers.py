@@ -58,12 +58,12 @@ async def test_a_frozen_worker_that_wakes_up_writes_nothing_into_its_successors_
 
 @pytest.mark.requirement("KL-4")
 async def test_a_drained_worker_hands_its_jobs_over_and_that_is_no_crash(cluster_of: ClusterFactory) -> None:
-    cluster = cluster_of(workers=1, env={"TAILRACE_WORKER_DRAIN_S": "0.2"})
+    cluster = cluster_of(workers=2, env={"TAILRACE_WORKER_DRAIN_S": "0.2"})
     async with quick(cluster.url) as tailrace, tailrace.stream(**JOB) as stream:
         await read_tokens(stream, 20)
-        old = cluster.workers[0]
-        cluster.add_worker()
+        old = cluster.owner_of(str(stream.job_id))
 
+        assert old is not None
         assert old.terminate() == 0
         reset = await read_until(stream, lambda event: event.type == "reset")
         await finish(stream)
