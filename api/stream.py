@@ -24,6 +24,9 @@ from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
+_PIECE_BYTES = 32 * 1024
+"""What goes out in one write."""
+
 
 class EventStream(Response):
     """Streams a job. `headers`: what comes beside those of SSE (Location, job id).
@@ -126,9 +129,11 @@ class EventStream(Response):
         return self._dialect.write(step.entries)
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
-        if body or not more:
+        # The server keeps a copy of what it is given until the reader has taken it: of a piece, not of a page.
+        for at in range(0, max(len(body), not more), _PIECE_BYTES):
+            piece, rest = body[at : at + _PIECE_BYTES], len(body) - at > _PIECE_BYTES
             async with asyncio.timeout(self._node.settings.write_timeout_s):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
+                await send({"type": "http.response.body", "body": piece, "more_body": more or rest})
 
 
 async def _until_disconnect(receive: Receive) -> None:
