@@ -86,7 +86,8 @@ class Reader:
                     self._take(visit, frame)
                 if self.transcript.finish:
                     break
-                await self._behave(visit)
+                if not visit.end:  # else the server has ended it, in a dialect that says so
+                    await self._behave(visit)
                 if visit.end:
                     return
         visit.end = "whole"
