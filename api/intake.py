@@ -55,22 +55,28 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
         if others:
             existing = await _existing(node, job)
             if existing is not None:
+                if settings.replicas:  # the first answer may have been that they do not have it
+                    await _make(node, job, request, ttl_s)
                 return existing, True
     if await node.control.open_count() >= settings.max_queued_jobs:
         raise TailraceError("queue_full", retry_after_s=5)
     # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
     listed_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
     await node.control.index(job, time.time_ns() // 1_000_000, listed_ms)
-    made = await node.store.create(
-        job,
-        request,
-        deadline_s=settings.job_deadline_s,
-        ttl_s=ttl_s,
-        unread_s=request.cancel_if_unread_s or settings.cancel_if_unread_s or None,
-    )
+    made = await _make(node, job, request, ttl_s)
     await _offer(node, job, request.priority)
     # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.
     return made or await node.store.show(job), others
+
+
+async def _make(node: Node, job: JobKey, request: JobRequest, ttl_s: int) -> JobRecord | None:
+    return await node.store.create(
+        job,
+        request,
+        deadline_s=node.settings.job_deadline_s,
+        ttl_s=ttl_s,
+        unread_s=request.cancel_if_unread_s or node.settings.cancel_if_unread_s or None,
+    )
 
 
 async def _existing(node: Node, job: JobKey) -> JobRecord | None:

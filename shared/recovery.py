@@ -26,6 +26,8 @@ WATCHED_MS = 4_000
 """For how long a sweep vouches for the stores. Less than a lease: owners have had the chance to renew."""
 LOOK_AGAIN_S = 1.0
 """A job without a lease is looked at again after so long; one with a lease when that could have lapsed."""
+SLOW_S = 1.0
+"""A look that took longer says nothing of leases and readers."""
 DAMAGED_AGAIN_S = 60.0
 """A job whose record is damaged is looked at again, and spoken of in the log, after so long."""
 OFFER_AFTER_MS = 1_000
@@ -133,7 +135,10 @@ class Reaper:
         """Do for each job what is to be done; how many left the index."""
         if not rows:
             return 0
+        asked_s = self._now_s()
         now_ms, standings = await self._store.standings([job for job, _ in rows])
+        # An answer that hung with the store knows nothing of what it has kept others from saying meanwhile.
+        trusted = trusted and self._now_s() - asked_s < SLOW_S
         offers: list[tuple[JobKey, Standing]] = []
         gone = 0
         for (job, indexed_ms), standing in zip(rows, standings, strict=True):

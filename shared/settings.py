@@ -102,6 +102,14 @@ class Settings(BaseSettings):
             pairs[name.strip()] = target.strip()
         return pairs
 
+    @field_validator("cancel_if_unread_s")
+    @classmethod
+    def _nodes_get_a_word_in(cls, value: int) -> int:
+        """Nodes say once a second who is read; ValueError for less than two of them."""
+        if value == 1:
+            raise ValueError("is 0 (never) or at least 2")
+        return value
+
     @model_validator(mode="after")
     def _leases_are_renewed_in_time(self) -> Self:
         """A lease must outlive two renewals: one may be late or lost."""

@@ -47,9 +47,15 @@ class Circuit:
         self._times_open = 0
         """How often in a row it has opened without an answer."""
         self._due_s = 0.0
+        self._next_probe_s = 0.0
         self.open = False
         self.probing = False
         self._begin()
+
+    def probe(self) -> None:
+        """A probe goes out. One that hangs must not keep the others from trying, so the next may follow in a while."""
+        self.probing = True
+        self._next_probe_s = self._now() + self._limits.open_s
 
     def _begin(self) -> None:
         self._in_a_row = 0
@@ -57,9 +63,9 @@ class Circuit:
 
     @property
     def wait_s(self) -> float | None:
-        """None where a call is let through; else for how many s nobody is, 0 while a probe is out."""
-        left_s = self._due_s - self._now()
-        return max(0.0, left_s) if self.open and (self.probing or left_s > 0) else None
+        """None where a call is let through; else for how many s nobody is."""
+        left_s = max(self._due_s, self._next_probe_s if self.probing else 0.0) - self._now()
+        return left_s if self.open and left_s > 0 else None
 
     def answered(self, *, probe: bool) -> None:
         """Content came, or a proper end: the provider works."""
@@ -182,5 +188,5 @@ class Circuits:
         circuit = self._table.get(name)
         if circuit is None or not circuit.open:
             return Passage(self, name, None)
-        circuit.probing = True
+        circuit.probe()
         return Passage(self, name, circuit)

@@ -11,6 +11,7 @@ from shared.errors import ProviderError, TailraceError
 from shared.settings import Settings
 from worker.budget import RetryBudget
 from worker.circuit import Circuits, Limits, Name, Passage
+from worker.providers.base import StillWorkingError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class CallOut:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         outcome = "ok" if error is None else _outcome(error)
-        if isinstance(error, ProviderError) and outcome in _SPEAK_OF_THE_PROVIDER and self._blames:
+        speaks = outcome in _SPEAK_OF_THE_PROVIDER and not isinstance(error, StillWorkingError)
+        if isinstance(error, ProviderError) and speaks and self._blames:
             self._passage.failed(error.retry_after_s)
         elif outcome in _ANSWERS:
             self._passage.answered()

@@ -64,6 +64,8 @@ class Generation:
         self.job = job
         self.epoch = taken.claimed.epoch
         """The epoch whose lease this worker renews."""
+        self.claiming = False
+        """A claim of ours may have been carried out whose answer is not here yet."""
 
     def stop(self, why: Stop) -> None:
         """Ask it to stop; the provider's connection is closed at once (tokens cost money)."""
@@ -74,7 +76,7 @@ class Generation:
         """Generate until the job has ended, is handed over, or is somebody else's."""
         taken: Taken | None = self._taken
         while taken is not None:
-            self.epoch = taken.claimed.epoch
+            self.epoch, self.claiming = taken.claimed.epoch, False
             async with asyncio.TaskGroup() as group:
                 run = _Run(self._tools, self, taken, group)
                 taken = await run.attempt(self._stop)
@@ -189,12 +191,16 @@ class _Run:
 
     async def _reclaim(self) -> Claimed | None:
         """A failover lost our claim: take the job again and go on with the same provider stream, if it still fits."""
-        taken = await self._tools.claimer.take(
-            self._job, epoch=self._writer.epoch, reason="storage_failover", usage=self._attempt.usage
-        )
-        if isinstance(taken, Refused):
-            return None
-        self._generation.epoch = taken.claimed.epoch
+        self._generation.claiming = True
+        try:
+            taken = await self._tools.claimer.take(
+                self._job, epoch=self._writer.epoch, reason="storage_failover", usage=self._attempt.usage
+            )
+            if isinstance(taken, Refused):
+                return None
+            self._generation.epoch = taken.claimed.epoch
+        finally:
+            self._generation.claiming = False
         before = self._taken.upstream
         if before is None and taken.upstream is None and taken.text == self._taken.text:
             return taken.claimed
@@ -209,6 +215,7 @@ class _Run:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._tools.settings.storage_patience_s
         self._writing.cancel()
+        self._generation.claiming = True
         while True:
             try:
                 taken = await self._tools.claimer.take(

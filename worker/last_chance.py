@@ -5,6 +5,7 @@ there at every crash; one that only sat beside it is not, once they are kept apa
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,19 +15,22 @@ from shared.storage.jobs import JobStore, Standing
 
 PROBATION_S = 3.0
 """Who has run for so long is not suspected any more, and another may begin beside it."""
+ENDED_COUNTS_S = 2 * PROBATION_S
+"""For how long one that has ended with its worker alive speaks for those that come after it."""
 
 
 class LastChance:
     """One worker's places for jobs whose next crash would be their last.
 
-    One may begin at a time; for each that outlives its probation one more: the longer nothing happens, the faster a
-    queue of such jobs gets going again.
+    One may begin at a time; for each that outlives its probation, or ends before, one more: the longer nothing happens,
+    the faster a queue of such jobs gets going again.
     """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._now_s = asyncio.get_running_loop().time
         self._began_s: dict[JobKey, float] = {}
+        self._ended_s: deque[float] = deque(maxlen=64)
 
     @asynccontextmanager
     async def place(self, job: JobKey, epoch: int) -> AsyncIterator[bool]:
@@ -42,10 +46,13 @@ class LastChance:
         finally:
             if needed:
                 del self._began_s[job]
+                self._ended_s.append(self._now_s())
 
     def _free(self) -> bool:
-        suspects = sum(self._now_s() - began_s < PROBATION_S for began_s in self._began_s.values())
-        return suspects < max(1, len(self._began_s) - suspects)
+        now_s = self._now_s()
+        suspects = sum(now_s - began_s < PROBATION_S for began_s in self._began_s.values())
+        ended = sum(now_s - ended_s < ENDED_COUNTS_S for ended_s in self._ended_s)
+        return suspects < max(1, len(self._began_s) - suspects + ended)
 
     async def _needs_it(self, job: JobKey) -> bool:
         try:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from shared import metrics
-from shared.errors import StorageError
+from shared.errors import TailraceError
 from shared.storage.jobs import JobStore
 from worker.generate import Generation, Stop
 
@@ -42,11 +42,12 @@ class LeaseKeeper:
         epoch = generation.epoch
         try:
             verdict = await self._store.renew(generation.job, self._worker, epoch, self._lease_ms)
-        except StorageError as error:
+        except TailraceError as error:  # a damaged record, too, concerns one job and not this loop
             metrics.RENEWALS.labels(error.code).inc()
             log.warning("job %s: lease not renewed: %s", generation.job, error.code)
             return
         metrics.RENEWALS.labels(verdict).inc()
-        # STALE is the writer's to mend: its next append takes the job again. A new epoch means that it just did.
-        if verdict in ("LOST", "ENDED", "GONE") and generation.epoch == epoch:
+        # STALE is the writer's to mend: its next append takes the job again. A new epoch means that it just did, and a
+        # claim under way that it may have: the store may know of it before this worker does.
+        if verdict in ("LOST", "ENDED", "GONE") and generation.epoch == epoch and not generation.claiming:
             generation.stop(Stop.FENCED)

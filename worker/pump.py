@@ -5,6 +5,7 @@ Time-outs, retries and the deadline are owned here, so that every provider is tr
 
 import asyncio
 import logging
+import math
 import random
 from contextlib import aclosing
 
@@ -16,7 +17,7 @@ from shared.jobs import Act, JobRecord, Upstream
 from shared.settings import Settings
 from worker.attempt import Attempt
 from worker.gate import CallOut, CircuitOpenError, Gate
-from worker.providers.base import Call, Finish, Piece, Provider, UpstreamLostError
+from worker.providers.base import Call, Finish, Piece, Provider, StillWorkingError, UpstreamLostError
 from worker.retry import Afresh, Again, GiveUp, decide
 from worker.writer import LogWriter
 
@@ -108,7 +109,7 @@ class Pump:
                 if isinstance(error, UpstreamLostError):
                     self.upstream = None
                     self._writer.mark(None)
-                elif self.upstream is not None and self._came_on:
+                elif self.upstream is not None and (self._came_on or isinstance(error, StillWorkingError)):
                     tries = 1  # a long answer may see many connections break; what counts is one that brings nothing
                 decision = self._decide(error, tries)
                 if isinstance(decision, Afresh):
@@ -140,11 +141,11 @@ class Pump:
         return decision
 
     async def _enter(self, *, retry: bool) -> CallOut:
-        """Leave to call. An open circuit ends the job at once, unless readers have seen content of it or the
-        provider keeps its answer: such a job may wait for the probe, for as long as for a retry."""
+        """Leave to call. An open circuit ends the job at once, unless readers have seen content of it: then it may wait
+        for the probe, for as long as for a retry. One whose answer the provider keeps waits until its deadline."""
         request = self._record.request
-        patience_s = 0.0 if self._record.ttft_ms is None and self.upstream is None else self._settings.retry_cap_s
-        until = self._loop.time() + patience_s
+        patience_s = 0.0 if self._record.ttft_ms is None else self._settings.retry_cap_s
+        until = self._loop.time() + (patience_s if self.upstream is None else math.inf)
         while True:
             try:
                 return self._gate.enter(request.provider, request.model, retry=retry)
@@ -168,15 +169,18 @@ class Pump:
                         await asyncio.sleep(0)
         except TimeoutError:
             if patience.expired():
-                raise ProviderError("provider_timeout") from None
+                raise ProviderError("provider_timeout") if self.upstream is None else StillWorkingError from None
             raise
         for event in attempt.rest(self._now_ms()):
             writer.add(event, attempt.ttft_ms)
 
     def _take(self, piece: Piece, call: CallOut, patience: asyncio.Timeout) -> bool:
         """Take one piece in. Whether to pause behind it: never between an event and the upstream that covers it."""
-        attempt = self._attempt
+        attempt, settings = self._attempt, self._settings
         if isinstance(piece, Upstream):
+            if self.upstream is None or piece.position > self.upstream.position:  # a sign of life
+                wait_s = settings.between_token_timeout_s if attempt.shown else settings.first_token_timeout_s
+                patience.reschedule(self._loop.time() + wait_s)
             self.upstream = replace(piece, base=self._base)
             self._writer.mark(self.upstream)
             return attempt.tokens % _BREATH <= 1
@@ -186,7 +190,7 @@ class Pump:
                 self.upstream = None  # nothing goes on there any more
             return False
         call.answered()
-        patience.reschedule(self._loop.time() + self._settings.between_token_timeout_s)
+        patience.reschedule(self._loop.time() + settings.between_token_timeout_s)
         self._writer.add(event, attempt.ttft_ms)
         self._came_on = True
         return self.upstream is None and attempt.tokens % _BREATH <= 1

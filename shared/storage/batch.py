@@ -12,12 +12,12 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared.errors import StorageError
 from shared.storage.connect import RETRY_AFTER_S, Redis, as_storage_error
-from shared.storage.scripts import ALL, CREATE, END, FINISH, Script
+from shared.storage.scripts import ALL, CREATE, END, FINISH, RELEASE, Script
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 512
-_WAITED_FOR = (CREATE, FINISH, END)
+_WAITED_FOR = (CREATE, FINISH, END, RELEASE)  # the last so that it cannot overtake a FINISH
 _WAIT_MS = 500
 
 

@@ -61,6 +61,20 @@ def as_storage_error(error: Exception) -> StorageError | RecordError:
     return StorageError("storage_unavailable", retry_after_s=RETRY_AFTER_S)
 
 
+def sound(answer: Any) -> Any:
+    """One answer of a pipeline that was told not to raise; raises the error that it may be."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def readable(answer: Any) -> Any:
+    """As `sound`, but None where this one key is of the wrong type: somebody's hand, and no matter of the others."""
+    if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
+        return None
+    return sound(answer)
+
+
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn what the client raises, time-outs and refused connections included, into StorageError."""

@@ -13,7 +13,7 @@ from shared.events import Event, EventId, Queued, encode
 from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status, Upstream
 from shared.storage import scripts
 from shared.storage.batch import Batcher
-from shared.storage.connect import Redis, storage_errors
+from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 
 _encode = msgspec.json.encode
@@ -153,7 +153,9 @@ class JobStore:
                 keys = job_keys(job)
                 pipe.hmget(keys.meta, _STANDING)
                 pipe.pttl(keys.lease)
-            (seconds, micros), *rows = await pipe.execute()
+            now, *rows = await pipe.execute(raise_on_error=False)
+            seconds, micros = sound(now)
+            rows = [readable(row) for row in rows]
         standings = [_standing(meta, left_ms) for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)]
         return seconds * 1000 + micros // 1000, standings
 
@@ -305,8 +307,10 @@ def _claim_args(
     ]
 
 
-def _standing(meta: list[str | None], lease_ms: int) -> Standing | None:
+def _standing(meta: list[str | None] | None, lease_ms: int | None) -> Standing | None:
     """None for what cannot be read: one damaged record must not keep the reaper from all others."""
+    if meta is None or lease_ms is None:
+        return None
     try:
         epoch, attempt, crashes, deadline_ms, priority, created_ms = (int(number or "") for number in meta[1:7])
         unread_ms, read_ms = (int(number or 0) for number in meta[7:])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shared.events import START, TERMINAL, Entry, EventId, decode
 from shared.jobs import JobKey
-from shared.storage.connect import Redis, storage_errors
+from shared.storage.connect import Redis, readable, storage_errors
 from shared.storage.keys import job_keys
 
 PAGE = 128
@@ -73,8 +73,12 @@ class EventLog:
             pipe = self._redis.pipeline(transaction=False)
             for job, cursor in wanted:
                 pipe.xrange(job_keys(job).log, "-" if cursor == START else str(cursor), "+", count=count + 1)
-            answers = await pipe.execute() if wanted else []
-        return [read_page(cursor, raw, count + 1) for (_, cursor), raw in zip(wanted, answers, strict=True)]
+            answers = await pipe.execute(raise_on_error=False) if wanted else []
+            pages = [readable(answer) for answer in answers]
+        return [
+            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1)
+            for (_, cursor), raw in zip(wanted, pages, strict=True)
+        ]
 
     async def read_all(self, job: JobKey) -> list[Entry]:
         """All that the log holds, page by page, holes or not. Empty where there is none."""
@@ -94,7 +98,7 @@ class EventLog:
             pipe = self._redis.pipeline(transaction=False)
             for job in jobs:
                 pipe.xrevrange(job_keys(job).log, count=1)
-            answers = await pipe.execute() if jobs else []
+            answers = [readable(answer) for answer in await pipe.execute(raise_on_error=False)] if jobs else []
         return [EventId.parse(raw[0][0]) if raw else None for raw in answers]
 
     async def running(self, job: JobKey) -> tuple[int, bool]:

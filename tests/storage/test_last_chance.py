@@ -47,6 +47,17 @@ async def test_the_longer_nothing_happens_the_more_of_them_begin_at_once(
     assert began == [1, 1, 2, 4]
 
 
+async def test_those_that_have_ended_speak_for_those_that_wait(stores: Stores) -> None:
+    here = LastChance(stores.jobs)
+    async with here.place(*await _crashed(stores, 2)) as first:
+        assert first
+    async with here.place(*await _crashed(stores, 2)) as second:
+        assert second
+    async with AsyncExitStack() as running:
+        places = [await running.enter_async_context(here.place(*await _crashed(stores, 2))) for _ in range(3)]
+    assert places == [True, True, False]
+
+
 async def test_a_job_that_crashed_once_or_never_waits_for_no_place(stores: Stores) -> None:
     here = LastChance(stores.jobs)
     new = await acts.create(stores)

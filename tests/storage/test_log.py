@@ -101,6 +101,18 @@ async def test_many_logs_are_judged_each_by_its_own_cursor(stores: Stores) -> No
     assert await stores.log.read_many([]) == []
 
 
+async def test_a_key_of_the_wrong_type_keeps_nobody_from_the_other_logs(stores: Stores) -> None:
+    job, _ = await _job_with_tokens(stores, 2)
+    broken = new_job()
+    await stores.redis.set(job_keys(broken).log, "?", px=60_000)
+    pages = await stores.log.read_many([(broken, START), (job, START)])
+    assert [page.held for page in pages] == [False, True]
+    assert len(pages[1].entries) == 4
+    first, last = await stores.log.last_ids([broken, job])
+    assert first is None
+    assert last == pages[1].entries[-1].id
+
+
 async def test_a_log_longer_than_a_page_is_read_whole(stores: Stores) -> None:
     job, epoch = await _job_with_tokens(stores, PAGE)
     await stores.jobs.append(job, epoch, PAGE + 3, [Token("x")] * PAGE)

@@ -246,6 +246,13 @@ async def test_a_job_whose_record_is_damaged_keeps_the_reaper_from_no_other(stor
         await stores.jobs.cancel(damaged, "user")
 
 
+async def test_a_record_of_the_wrong_type_keeps_the_reaper_from_no_other(stores: Stores, reaper: Reaper) -> None:
+    damaged, overdue = await _indexed(stores), await _indexed(stores, deadline_s=-1)
+    await stores.redis.set(keys.job_keys(damaged).meta, "?", px=60_000)
+    await reaper.sweep(trusted=True)
+    assert await _ended_with(stores, overdue) == "deadline_exceeded"
+
+
 async def test_a_job_that_nobody_reads_is_cancelled_if_it_asked_for_that(stores: Stores, reaper: Reaper) -> None:
     async def asked(unread_s: float | None) -> JobKey:
         job = acts.new_job()

@@ -23,11 +23,19 @@ async def test_a_place_is_stored_with_the_events_that_it_covers_or_not_at_all(st
 
     for epoch, first, verdict in [(claimed.epoch, 9, "GAP"), (claimed.epoch + 1, 4, "STALE"), (1, 4, "FENCED")]:
         assert (await stores.jobs.append(job, epoch, first, [Token("b")], None, AT_6)).verdict == verdict
-    assert (await stores.jobs.append(job, claimed.epoch, 3, [Token("a")], None, AT_6)).verdict == "OK"  # a repetition
     assert await stored(stores, job) == AT_5
 
     assert (await stores.jobs.append(job, claimed.epoch, 4, [Token("b")], None, AT_6)).verdict == "OK"
     assert await stored(stores, job) == AT_6
+
+
+async def test_a_repetition_notes_what_has_become_of_the_generation_since(stores: Stores) -> None:
+    job, claimed = await attached(stores, "a", "b")
+    # The answer was lost, and so was the generation before the repetition: at the same place, for nothing came behind.
+    assert (await stores.jobs.append(job, claimed.epoch, 3, [Token("a")], None, "-")).verdict == "OK"
+    assert await stored(stores, job) == AT_5, "what covers less than the log has is older than what is noted"
+    assert (await stores.jobs.append(job, claimed.epoch, 4, [Token("b")], None, "-")).verdict == "OK"
+    assert await stored(stores, job) is None
 
 
 async def test_a_generation_can_be_noted_and_forgotten_without_an_event(stores: Stores) -> None:

@@ -112,8 +112,22 @@ def test_when_its_time_has_come_one_call_at_a_time_is_let_through() -> None:
     world.s += LIMITS.open_s
     assert world.wait() is None
     probe = world.circuits.enter(NAME)
-    assert world.wait() == 0
+    assert world.wait() == LIMITS.open_s
     probe.released()
+    assert world.wait() is None
+
+
+def test_a_probe_that_hangs_keeps_nobody_from_trying_for_long() -> None:
+    world = World()
+    world.fail(5)
+    world.s += LIMITS.open_s
+    hanging = world.circuits.enter(NAME)
+    assert world.wait() == LIMITS.open_s
+    world.s += LIMITS.open_s
+    assert world.wait() is None
+    world.answer()
+    assert world.told[-1] == (NAME, False)
+    hanging.released()
     assert world.wait() is None
 
 

@@ -52,6 +52,14 @@ class UpstreamLostError(ProviderError):
     """The generation that was read has come to nothing, or the provider does not know it any more."""
 
 
+class StillWorkingError(ProviderError):
+    """Nothing has come for long of a generation that the provider keeps: it may think. It is asked again, and neither
+    counted as a failure nor held against the provider."""
+
+    def __init__(self) -> None:
+        super().__init__("provider_timeout", detail="nothing came of a generation that goes on")
+
+
 class Provider(Protocol):
     """One per name and process; shared by all jobs of the worker.
 

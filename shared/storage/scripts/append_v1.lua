@@ -4,7 +4,10 @@
 -- Answers {verdict, last seq}: OK, FENCED, GAP, STALE, GONE (lib.lua, compare), ENDED.
 local epoch, first, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local verdict, last_seq = compare(epoch, first, count)
-if verdict == 'REPEAT' then return {'OK', int(last_seq)} end
+if verdict == 'REPEAT' then
+  if last_seq == first + count - 1 then note_upstream(ARGV[5]) end
+  return {'OK', int(last_seq)}
+end
 if verdict ~= 'APPEND' then return {verdict, int(last_seq)} end
 if redis.call('HEXISTS', KEYS[1], 'terminal') == 1 then return {'ENDED', int(last_seq)} end
 add_pairs(epoch, first, count, 6)

@@ -3,7 +3,10 @@
 --       8 priority, 9 ms after which it is cancelled if nobody reads it, or ''
 -- Answers {OK, created_ms, new 0|1} or {GONE} where a job of this id has been and went.
 local known = redis.call('HGET', KEYS[1], 'created_ms')
-if known then return {'OK', known, '0'} end
+if known then
+  redis.call('HSET', KEYS[1], 'created_ms', known)  -- a write, for WAIT to wait for
+  return {'OK', known, '0'}
+end
 if redis.call('EXISTS', KEYS[5]) == 1 then return {'GONE'} end
 
 local now = now_ms()
