@@ -78,7 +78,8 @@ async def _caught_up(cluster: Cluster, readers: list[EventSource]) -> float:
         for reader in readers:
             pipe.xrevrange(job_keys(JobKey("default", reader.job)).log, count=1)
         wanted = [int(rows[0][0].partition("-")[2]) for rows in pipe.execute()]
-    await until(lambda: all(reader.frames[-1].seq >= seq for reader, seq in zip(readers, wanted, strict=True)))
+    pairs = list(zip(readers, wanted, strict=True))
+    await until(lambda: all(reader.frames and reader.frames[-1].seq >= seq for reader, seq in pairs))
     return now() - since
 
 
