@@ -1,11 +1,10 @@
-"""Jobs that have taken two workers down: a worker lets few of them begin at once, so that the third crash is its own.
+"""Jobs that have taken two workers down: a worker lets one of them begin at a time, so that the third crash is its own.
 
 Who dies with a worker is counted as if it had killed it: nobody can tell which of its jobs did. A job that kills is
 there at every crash; one that only sat beside it is not, once they are kept apart (docs/decisions/0016).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,24 +12,20 @@ from shared.errors import StorageError
 from shared.jobs import MAX_CRASHES, JobKey, Status
 from shared.storage.jobs import JobStore, Standing
 
-PROBATION_S = 3.0
+PROBATION_S = 2.0
 """Who has run for so long is not suspected any more, and another may begin beside it."""
-ENDED_COUNTS_S = 2 * PROBATION_S
-"""For how long one that has ended with its worker alive speaks for those that come after it."""
 
 
 class LastChance:
     """One worker's places for jobs whose next crash would be their last.
 
-    One may begin at a time; for each that outlives its probation, or ends before, one more: the longer nothing happens,
-    the faster a queue of such jobs gets going again.
+    The next may begin when the last one has outlived its probation, or ended before.
     """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._now_s = asyncio.get_running_loop().time
         self._began_s: dict[JobKey, float] = {}
-        self._ended_s: deque[float] = deque(maxlen=64)
 
     @asynccontextmanager
     async def place(self, job: JobKey, epoch: int) -> AsyncIterator[bool]:
@@ -46,13 +41,10 @@ class LastChance:
         finally:
             if needed:
                 del self._began_s[job]
-                self._ended_s.append(self._now_s())
 
     def _free(self) -> bool:
         now_s = self._now_s()
-        suspects = sum(now_s - began_s < PROBATION_S for began_s in self._began_s.values())
-        ended = sum(now_s - ended_s < ENDED_COUNTS_S for ended_s in self._ended_s)
-        return suspects < max(1, len(self._began_s) - suspects + ended)
+        return all(now_s - began_s >= PROBATION_S for began_s in self._began_s.values())
 
     async def _needs_it(self, job: JobKey) -> bool:
         try:

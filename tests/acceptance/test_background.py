@@ -197,8 +197,8 @@ async def test_a_generation_that_the_provider_has_lost_is_left_to_the_jobs_own_r
 async def test_a_model_that_thinks_longer_than_a_first_token_may_take_is_waited_for(
     cluster_of: ClusterFactory, provider: Provider
 ) -> None:
-    cluster = cluster_of(env={**provider.environment, "TAILRACE_FIRST_TOKEN_TIMEOUT_S": "0.5"})
-    prompt = "tokens:10 rate:50 first:3000"
+    cluster = cluster_of(env={**provider.environment, "TAILRACE_FIRST_TOKEN_TIMEOUT_S": "2"})
+    prompt = "tokens:10 rate:50 first:7000"
     async with quick(cluster.url) as tailrace, tailrace.stream(**job("thinker", prompt)) as stream:
         terminal = await finish(stream)
 
