@@ -22,14 +22,6 @@ from worker.providers.pieces import CONTINUE
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture
 async def provider(server: ProviderServer) -> AsyncIterator[AnthropicProvider]:
     async with aclosing(AnthropicProvider(Settings(anthropic_max_tokens=77))) as provider:
         yield provider

@@ -34,14 +34,6 @@ VENDORS = ["openai", "anthropic"]
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture
 async def provider(server: ProviderServer) -> AsyncIterator[LangChainProvider]:
     async with aclosing(LangChainProvider(Settings(anthropic_max_tokens=77))) as provider:
         yield provider

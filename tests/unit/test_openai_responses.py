@@ -30,14 +30,6 @@ RICH = Behaviour(
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture
 async def provider(server: ProviderServer) -> AsyncIterator[OpenAIProvider]:
     async with aclosing(OpenAIProvider(Settings())) as provider:
         yield provider
