@@ -17,7 +17,8 @@ class RefusedError(Exception):
     """An answer that EventSource takes for the end for ever."""
 
 
-class _Cut(Exception):  # noqa: N818 - not an error: the reader's own wish
+class _CutError(Exception):
+
     """The reader has had enough of this connection."""
 
 
@@ -82,7 +83,7 @@ class EventSource:
                 async for chunk in self._connection(away=away):
                     away = False
                     self._take(chunk, now())
-            except (*_BROKEN, _Cut):
+            except (*_BROKEN, _CutError):
                 pass
             if self.ended:
                 return
@@ -115,7 +116,7 @@ class EventSource:
             async for chunk in body(head, reader):
                 yield chunk if left is None else chunk[:left]
                 if left is not None and (left := left - len(chunk)) <= 0:
-                    raise _Cut
+                    raise _CutError
         finally:
             writer.transport.abort()
 

@@ -7,49 +7,28 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from shared.storage.keys import WAKE
-from tests.support.loops import end
+from tests.support.cutter import Cutter
 
 
-class LossyWire:
+class LossyWire(Cutter):
     """Passes bytes on, but a share of the wakes and of the offers goes to keys of the same length that nobody reads.
 
     The store answers them as ever, so the writer believes that all went well: the loss is as silent as losses are.
     """
 
     def __init__(self, target: Path, queue: str, share: float, chance: random.Random) -> None:
-        self._target = target
+        super().__init__(target)
         self._share = share
         self._chance = chance
         self._keys = {"wakes": b"\r\n" + WAKE.encode(), "offers": b"ZADD\r\n$%d\r\n%s" % (len(queue), queue.encode())}
         self.astray = (f"{WAKE[:-1]}~", f"{queue[:-1]}~")
         """Where the lost ones are: keys that the drill has to clear away."""
         self.lost = {"wakes": 0, "offers": 0}
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection's life."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
-        try:
-            async with asyncio.TaskGroup() as group:
-                ways = [
-                    group.create_task(self._pass(reader, server_writer, lossy=True)),
-                    group.create_task(self._pass(server_reader, writer, lossy=False)),
-                ]
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in ways:
-                    way.cancel()
-        finally:
-            for one in (writer, server_writer):
-                one.close()
-            self._tasks.discard(task)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, lossy: bool) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(1 << 20):
-                writer.write(self._lose(chunk) if lossy else chunk)
+                writer.write(chunk if replies else self._lose(chunk))
                 await writer.drain()
 
     def _lose(self, chunk: bytes) -> bytes:
@@ -64,7 +43,7 @@ class LossyWire:
         """Wait for the connections to end, whose client has gone; cut those that do not."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        await end(*self._tasks)
+        await super().aclose()
 
 
 @contextlib.asynccontextmanager
