@@ -18,7 +18,6 @@ class RefusedError(Exception):
 
 
 class _CutError(Exception):
-
     """The reader has had enough of this connection."""
 
 
