@@ -19,11 +19,13 @@ PROBATION_S = 2.0
 class LastChance:
     """One worker's places for jobs whose next crash would be their last.
 
-    The next may begin when the last one has outlived its probation, or ended before.
+    The next may begin when the last one has outlived its probation, or ended before. Who has outlived it is pardoned a
+    crash before another begins beside it: if that one kills the worker, it takes nobody along.
     """
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, worker: str) -> None:
         self._store = store
+        self._worker = worker
         self._now_s = asyncio.get_running_loop().time
         self._began_s: dict[JobKey, float] = {}
 
@@ -31,20 +33,29 @@ class LastChance:
     async def place(self, job: JobKey, epoch: int) -> AsyncIterator[bool]:
         """Whether `job`, offered under `epoch`, may run here now; the place is its own for the length of the block."""
         needed = epoch > 0 and await self._needs_it(job)
-        if needed and (job in self._began_s or not self._free()):
+        if not needed:
+            yield True
+            return
+        if job in self._began_s or not self._free():
             yield False
             return
-        if needed:
-            self._began_s[job] = self._now_s()
+        others = list(self._began_s)
+        self._began_s[job] = self._now_s()
         try:
-            yield True
+            yield await self._pardoned(others)
         finally:
-            if needed:
-                del self._began_s[job]
+            del self._began_s[job]
 
     def _free(self) -> bool:
         now_s = self._now_s()
         return all(now_s - began_s >= PROBATION_S for began_s in self._began_s.values())
+
+    async def _pardoned(self, others: list[JobKey]) -> bool:
+        try:
+            await asyncio.gather(*(self._store.pardon(other, self._worker) for other in others))
+        except StorageError:
+            return False  # nor can it be claimed
+        return True
 
     async def _needs_it(self, job: JobKey) -> bool:
         try:

@@ -33,7 +33,7 @@ class Runner:
         self._taken = 0
         self._running: dict[str, Generation] = {}
         self._changed = asyncio.Event()
-        self._last_chance = LastChance(tools.store)
+        self._last_chance = LastChance(tools.store, tools.worker)
         self.draining = False
 
     @property

@@ -227,6 +227,10 @@ class JobStore:
         """Keep the lease: OK, LOST, ENDED, STALE or GONE."""
         return (await self._batcher.call(scripts.RENEW, job_keys(job), (worker, epoch, lease_ms)))[0]
 
+    async def pardon(self, job: JobKey, worker: str) -> None:
+        """Count one crash less, once in the job's life, if `worker` runs it."""
+        await self._batcher.call(scripts.PARDON, job_keys(job), (worker,))
+
     async def release(self, job: JobKey, worker: str, epoch: int, usage: dict[str, int]) -> bool:
         """Give the job back unfinished; False where it was not this worker's any more."""
         args = (operation_token(), worker, epoch, _encode(usage).decode())

@@ -20,10 +20,14 @@ async def _crashed(stores: Stores, times: int) -> tuple[JobKey, int]:
 
 
 async def test_one_at_a_time_runs_of_the_jobs_that_have_one_crash_left(stores: Stores) -> None:
-    here = LastChance(stores.jobs)
+    here = LastChance(stores.jobs, "here")
     first, second = await _crashed(stores, 2), await _crashed(stores, 2)
 
-    async with here.place(*first) as one, here.place(*second) as other, LastChance(stores.jobs).place(*second) as away:
+    async with (
+        here.place(*first) as one,
+        here.place(*second) as other,
+        LastChance(stores.jobs, "away").place(*second) as away,
+    ):
         assert (one, other, away) == (True, False, True)
     async with here.place(*second) as other:
         assert other
@@ -32,7 +36,7 @@ async def test_one_at_a_time_runs_of_the_jobs_that_have_one_crash_left(stores: S
 async def test_the_next_may_begin_when_the_last_has_outlived_its_probation(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = LastChance(stores.jobs)
+    here = LastChance(stores.jobs, "here")
     clock = 0.0
     monkeypatch.setattr(here, "_now_s", lambda: clock)
     waiting = [await _crashed(stores, 2) for _ in range(3)]
@@ -47,8 +51,32 @@ async def test_the_next_may_begin_when_the_last_has_outlived_its_probation(
     assert began == [1, 1, 1]
 
 
+async def test_who_outlived_its_probation_is_pardoned_one_crash_before_another_begins_beside_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = LastChance(stores.jobs, "w9")
+    clock = 0.0
+    monkeypatch.setattr(here, "_now_s", lambda: clock)
+    (job, epoch), *others = [await _crashed(stores, 2) for _ in range(3)]
+    async with here.place(job, epoch):
+        assert (await acts.claim(stores, job, "w9")).record.crashes == 2
+        for other in others:  # each may take the worker down; the pardon is for once
+            clock += PROBATION_S
+            async with here.place(*other) as may:
+                assert may
+            assert (await stores.jobs.show(job)).crashes == 1
+
+
+async def test_nobody_is_pardoned_for_a_worker_that_lost_it(stores: Stores) -> None:
+    job, _ = await _crashed(stores, 2)
+
+    await acts.claim(stores, job, "w8")
+    await stores.jobs.pardon(job, "w9")
+    assert (await stores.jobs.show(job)).crashes == 2
+
+
 async def test_a_job_that_crashed_once_or_never_waits_for_no_place(stores: Stores) -> None:
-    here = LastChance(stores.jobs)
+    here = LastChance(stores.jobs, "here")
     new = await acts.create(stores)
 
     crashed_once, crashed_twice = await _crashed(stores, 1), await _crashed(stores, 2)
@@ -58,7 +86,7 @@ async def test_a_job_that_crashed_once_or_never_waits_for_no_place(stores: Store
 
 
 async def test_a_job_that_was_given_back_keeps_its_crashes(stores: Stores) -> None:
-    here = LastChance(stores.jobs)
+    here = LastChance(stores.jobs, "here")
     job, _ = await _crashed(stores, 2)
     taken = await acts.claim(stores, job, "w9")
     assert taken.record.crashes == 2

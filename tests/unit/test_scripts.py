@@ -42,7 +42,7 @@ def _code(text: str) -> str:
 
 @by_name
 def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> None:
-    if script.name in ("create_v1", "append_v1", "read_v1"):
+    if script.name in ("create_v1", "append_v1", "read_v1", "pardon_v1"):
         assert "TRANSITIONS" not in script.plain  # they change no state
         return
     loaded = {status: acts or {} for status, acts in _given(script, "TRANSITIONS").items()}  # [] is Lua's empty table

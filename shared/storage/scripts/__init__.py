@@ -75,7 +75,8 @@ def _load(name: str) -> Script:
     return Script(name, body, f"{shebang}\n{body}")
 
 
-CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ = (
-    _load(f"{name}_v1") for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete", "read")
+ALL = tuple(
+    _load(f"{name}_v1")
+    for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete", "read", "pardon")
 )
-ALL = (CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ)
+CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON = ALL
