@@ -22,7 +22,10 @@ REPAIR_LOOK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Adjacent entries, ready to be written. `tail`: where their bytes may be shared, None for what is replayed."""
+    """Adjacent entries, ready to be written. `tail`: where their bytes may be shared, None for what is replayed.
+
+    The list is the receiver's own: who has encoded it may clear it, and need not hold both while a reader is slow.
+    """
 
     entries: list[Entry]
     tail: Tail | None = None
@@ -95,9 +98,10 @@ class Reader:
                     yield step
                     return
                 if step.entries:
+                    last = step.entries[-1]
                     yield step
-                    cursor = step.entries[-1].id
-                    if isinstance(step.entries[-1].event, TERMINAL):
+                    cursor = last.id
+                    if isinstance(last.event, TERMINAL):
                         return
                     # A replay must not hold the event loop: uvicorn's send does not suspend by itself.
                     await asyncio.sleep(0)

@@ -96,7 +96,10 @@ class EventStream(Response):
             async for step in steps:
                 if not self._begun:
                     await self._begin(send)
-                await self._send(send, self._said(self._bytes(step)))
+                body = self._said(self._bytes(step))
+                if isinstance(step, Run):
+                    step.entries.clear()  # a stalled reader pins its bytes, not the entries as well
+                await self._send(send, body)
                 if self._dialect.finished:
                     return
 
