@@ -1,6 +1,6 @@
 """Script calls of a whole process, joined: what asks while a round trip is under way goes out together in the next.
 
-A redis-py call awaited by itself costs about ten times one in a pipeline (performance notes, §7.5), and one connection
+A redis-py call awaited by itself costs about ten times one in a batch (performance notes, §7.5), and one connection
 serves all jobs of a worker. Nothing waits for a timer: an idle batcher sends at once.
 """
 
@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from shared.errors import StorageError
 from shared.storage.connect import RETRY_AFTER_S, Redis, as_storage_error
 from shared.storage.scripts import ALL, CREATE, END, FINISH, RELEASE, Script
+from shared.storage.sending import exchange
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +102,12 @@ class _Lane:
 
     async def _execute(self, calls: list[_Call]) -> list[object]:
         flags = bool(self._flags)
-        pipe = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipe.evalsha(call.script.sha(flags), len(call.keys), *call.keys, *map(str, call.args))
+        commands: list[tuple[str | int, ...]] = [
+            ("EVALSHA", call.script.sha(flags), len(call.keys), *call.keys, *call.args) for call in calls
+        ]
         if not self._replicas:
-            return list(await pipe.execute(raise_on_error=False))
-        pipe.wait(self._replicas, _WAIT_MS)
-        *answers, reached = await pipe.execute(raise_on_error=False)
+            return await exchange(self._redis, commands)
+        *answers, reached = await exchange(self._redis, [*commands, ("WAIT", self._replicas, _WAIT_MS)])
         if isinstance(reached, int) and reached >= self._replicas:
             return answers
         log.warning("%s of %d replicas have the last writes; a failover now could lose them", reached, self._replicas)

@@ -10,6 +10,7 @@ from shared.events import START, TERMINAL, Entry, EventId, decode
 from shared.jobs import JobKey
 from shared.storage.connect import Redis, readable, storage_errors
 from shared.storage.keys import job_keys
+from shared.storage.sending import exchange
 
 PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
@@ -70,10 +71,13 @@ class EventLog:
     async def read_many(self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE) -> list[Page]:
         """One page for each of many logs, in one round trip."""
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for job, cursor in wanted:
-                pipe.xrange(job_keys(job).log, "-" if cursor == START else str(cursor), "+", count=count + 1)
-            answers = await pipe.execute(raise_on_error=False) if wanted else []
+            answers = await exchange(
+                self._redis,
+                [
+                    ("XRANGE", job_keys(job).log, "-" if cursor == START else str(cursor), "+", "COUNT", count + 1)
+                    for job, cursor in wanted
+                ],
+            )
             pages = [readable(answer) for answer in answers]
         return [
             Page([], False, False) if raw is None else read_page(cursor, raw, count + 1)
@@ -95,10 +99,8 @@ class EventLog:
     async def last_ids(self, jobs: list[JobKey]) -> list[EventId | None]:
         """The id of each log's last entry; None where there is no log."""
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for job in jobs:
-                pipe.xrevrange(job_keys(job).log, count=1)
-            answers = [readable(answer) for answer in await pipe.execute(raise_on_error=False)] if jobs else []
+            commands = [("XREVRANGE", job_keys(job).log, "+", "-", "COUNT", 1) for job in jobs]
+            answers = [readable(answer) for answer in await exchange(self._redis, commands)]
         return [EventId.parse(raw[0][0]) if raw else None for raw in answers]
 
     async def running(self, job: JobKey) -> tuple[int, bool]:

@@ -12,6 +12,7 @@ from redis.asyncio.client import PubSub
 
 from shared.errors import StorageError
 from shared.storage.connect import RETRY_AFTER_S, Redis
+from shared.storage.sending import received
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,11 @@ class Notices:
                 await pubsub.subscribe(*self._listeners)
             pinged = False
             while self._listeners or self._confirmations:
-                message = await pubsub.get_message(timeout=_PING_EVERY_S)
-                if message is not None:
+                messages = await received(pubsub, _PING_EVERY_S)
+                if messages:
                     pinged = False
-                    self._pass_on(message)
+                    for message in messages:
+                        self._pass_on(*message)
                 elif pinged:
                     raise TimeoutError("no answer to a ping")
                 else:
@@ -116,14 +118,14 @@ class Notices:
             self._pubsub = None
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
 
-    def _pass_on(self, message: dict[str, object]) -> None:
-        channel = str(message["channel"])
+    def _pass_on(self, kind: str, channel: str, text: str = "") -> None:
         listener = self._listeners.get(channel)
-        if message["type"] == "subscribe":
+        if kind == "message":
+            if listener is not None:
+                listener(text)
+        elif kind == "subscribe":
             confirmation = self._confirmations.get(channel)
             if confirmation is not None and not confirmation.done():
                 confirmation.set_result(None)
             if listener is not None:
                 listener(None)
-        elif message["type"] == "message" and listener is not None:
-            listener(str(message["data"]))

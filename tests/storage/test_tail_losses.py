@@ -32,9 +32,9 @@ def _drop_notices(stores: Stores, monkeypatch: pytest.MonkeyPatch, job: JobKey) 
     """From now on notices of `job` are lost on their way."""
     pass_on = stores.notices._pass_on
 
-    def lossy(message: dict[str, object]) -> None:
-        if message["type"] != "message" or message["channel"] != notice_channel(job):
-            pass_on(message)
+    def lossy(kind: str, channel: str, *rest: str) -> None:
+        if kind != "message" or channel != notice_channel(job):
+            pass_on(kind, channel, *rest)
 
     monkeypatch.setattr(stores.notices, "_pass_on", lossy)
 

@@ -59,6 +59,7 @@ class Script:
     name: str
     plain: str
     flagged: str
+    hashes: tuple[str, str]
 
     def source(self, flags: bool) -> str:
         """The text to load."""
@@ -66,13 +67,18 @@ class Script:
 
     def sha(self, flags: bool) -> str:
         """The hash that EVALSHA wants."""
-        return hashlib.sha1(self.source(flags).encode(), usedforsecurity=False).hexdigest()
+        return self.hashes[flags]
+
+
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _load(name: str) -> Script:
     body = _complete((_FOLDER / f"{name}.lua").read_text())
     shebang = "#!lua flags=allow-oom" if name in _ALLOW_OOM else "#!lua"
-    return Script(name, body, f"{shebang}\n{body}")
+    flagged = f"{shebang}\n{body}"
+    return Script(name, body, flagged, (_sha(body), _sha(flagged)))
 
 
 ALL = tuple(
