@@ -1,16 +1,34 @@
-"""What ASGI cannot say: break a connection off. The server's protocol (api/server.py) puts the means into the scope.
+"""What ASGI cannot say: break a connection off, or write to it without a task's turn. The server's protocol
+(api/server.py) puts the means into the scope.
 
 A clean end before the terminal event looks like success to most clients, and EventSource gives up for ever on any
 answer but 200 (wire notes, R2 and R4): some connections must be aborted, and some closed without an answer.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 ABORT = "tailrace.abort"
+WIRE = "tailrace.wire"
+
+
+class Wire(Protocol):
+    """A connection under a response that has begun, in chunked encoding."""
+
+    def has_room(self) -> bool:
+        """Whether it is open, and has little waiting to be sent."""
+
+    def write(self, chunk: bytes) -> None:
+        """Send a whole chunk of the response, its length and line ends included."""
+
+
+def wire_of(scope: Scope) -> Wire | None:
+    """The connection's own way to write; None under a foreign server."""
+    found: Wire | None = scope.get("extensions", {}).get(WIRE)
+    return found
 
 
 class CloseWithoutAnswerError(Exception):

@@ -7,7 +7,9 @@ are adjacent in the log. Where the log does not hold the cursor it yields a snap
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import Enum
 
+from api.sink import Sink
 from api.tail import Tail, Tails
 from shared import metrics
 from shared.errors import StorageError, TailraceError
@@ -53,6 +55,47 @@ class Start:
         return "now" if self.now else "beginning" if self.cursor == START else "cursor"
 
 
+class _Nothing(Enum):
+    NOW = "the store is away"
+    MORE = "the cursor is the end"
+
+
+class _Silence:
+    """For how long a reader has heard nothing. Times by the event loop's clock."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._now_s = asyncio.get_running_loop().time
+        self.until_s = self._now_s() + patience_s
+
+    def broken(self, at_s: float | None = None) -> None:
+        """Something was said."""
+        self.until_s = max(self.until_s, (self._now_s() if at_s is None else at_s) + self._patience_s)
+
+    def is_due(self) -> bool:
+        """Whether it has lasted long enough to be broken by a heartbeat, which then breaks it."""
+        due = self._now_s() >= self.until_s
+        if due:
+            self.broken()
+        return due
+
+    @property
+    def left_s(self) -> float:
+        """How much longer it may last."""
+        return max(0.0, self.until_s - self._now_s())
+
+
+async def _wait(tail: Tail, version: int, cursor: EventId, silence: _Silence, sink: Sink | None) -> EventId:
+    """Until there is something to look at or to say. The cursor then: `sink` may have taken events meanwhile."""
+    if sink is None or tail.cursor != cursor:
+        await tail.changed(version, silence.left_s)
+        return cursor
+    sink.cursor = cursor
+    await tail.fill(sink, version, silence.until_s)
+    silence.broken(sink.spoke_s)
+    return sink.cursor
+
+
 class Reader:
     """Follows one job."""
 
@@ -65,9 +108,12 @@ class Reader:
         self._tails = tails
         self._repair_wait_s = repair_wait_s
 
-    async def follow(self, start: Start, heartbeat_s: float) -> AsyncGenerator[Run | Lost | None, None]:
+    async def follow(
+        self, start: Start, heartbeat_s: float, sink: Sink | None = None
+    ) -> AsyncGenerator[Run | Lost | None, None]:
         """Runs of entries until the terminal event; None after `heartbeat_s` of silence.
 
+        `sink`: takes what comes once the reader has all that there is; what it took is not yielded.
         The first run is empty: the reader is attached. StorageError comes before it; later, a reader outlasts a store
         that goes away, unless it needs a snapshot just then.
         """
@@ -78,35 +124,43 @@ class Reader:
             if snapshot is not None:
                 yield Run([snapshot])
                 cursor = snapshot.id
-            now_s = asyncio.get_running_loop().time
-            silent_at_s = now_s() + heartbeat_s
+            silence = _Silence(heartbeat_s)
             while True:
                 version = tail.version
-                try:
-                    step = await self._next(cursor, tail)
-                    if cursor == start.cursor and isinstance(step, Run) and await self._is_end(step, cursor):
+                step = await self._step(cursor, start, tail)
+                if isinstance(step, _Nothing):
+                    if step is _Nothing.MORE:
                         return
-                except StorageError:
-                    # The store is away: the reader's connection outlasts it, and is told that it lives.
-                    await asyncio.sleep(REPAIR_LOOK_S)
-                    if now_s() >= silent_at_s:
-                        silent_at_s = now_s() + heartbeat_s
-                        yield None
-                    continue
-                silent_at_s = now_s() + heartbeat_s
-                if isinstance(step, Lost):
+                elif isinstance(step, Lost):
                     yield step
                     return
-                if step.entries:
+                elif step.entries:
                     last = step.entries[-1]
                     yield step
+                    silence.broken()
                     cursor = last.id
                     if isinstance(last.event, TERMINAL):
                         return
                     # A replay must not hold the event loop: uvicorn's send does not suspend by itself.
                     await asyncio.sleep(0)
-                elif not await tail.changed(version, heartbeat_s):
+                else:
+                    cursor = await _wait(tail, version, cursor, silence, sink)
+                    if sink is not None and sink.ended:
+                        return
+                if silence.is_due():
                     yield None
+
+    async def _step(self, cursor: EventId, start: Start, tail: Tail) -> "Run | Lost | _Nothing":
+        """What follows `cursor`; an empty run where that is yet to come."""
+        try:
+            step = await self._next(cursor, tail)
+            if cursor == start.cursor and isinstance(step, Run) and await self._is_end(step, cursor):
+                return _Nothing.MORE
+        except StorageError:
+            # The store is away: the reader's connection outlasts it, and is told that it lives.
+            await asyncio.sleep(REPAIR_LOOK_S)
+            return _Nothing.NOW
+        return step
 
     async def _first(self, start: Start) -> Entry | None:
         """What a reader gets before anything else, where it begins with a snapshot."""

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app, guarded
 from api.auth import refuse_unsafe_binding
-from api.connection import ABORT
+from api.connection import ABORT, WIRE
 from shared.settings import Settings
 from shared.telemetry import log_start, say_ready, set_up_logging
 
@@ -31,13 +31,21 @@ _BACKLOG = 2048
 
 
 class _Protocol(HttpToolsProtocol):
-    """Puts into each request's scope the means to break its connection off."""
+    """Puts into each request's scope the means to break its connection off, and itself, to be written to (Wire)."""
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        extensions: dict[str, Any] = {ABORT: self.transport.abort, WIRE: self}
         self.scope["extensions"] = extensions
+
+    def has_room(self) -> bool:
+        """Whether the connection is open, and has little waiting to be sent."""
+        return not (self.flow.write_paused or self.transport.is_closing())
+
+    def write(self, chunk: bytes) -> None:
+        """Send a chunk of the response."""
+        self.transport.write(chunk)
 
 
 class _Server(uvicorn.Server):

@@ -13,10 +13,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import sse
-from api.connection import abort
+from api.connection import Wire, abort, wire_of
 from api.dialects import Dialect
 from api.node import Node
 from api.reader import Lost, Run, Start
+from api.sink import Sink
 from shared import metrics
 from shared.errors import StorageError
 from shared.jobs import JobRecord
@@ -56,7 +57,7 @@ class EventStream(Response):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.TaskGroup() as group:
-            writing = group.create_task(self._write(send))
+            writing = group.create_task(self._write(send, wire_of(scope)))
             watching = group.create_task(_until_disconnect(receive))
             try:
                 await _first(writing, watching, self._node.leaving)
@@ -76,13 +77,13 @@ class EventStream(Response):
         elif not gone:
             await abort(scope, receive)
 
-    async def _write(self, send: Send) -> bool:
+    async def _write(self, send: Send, wire: Wire | None) -> bool:
         """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""
         try:
             if self._made_here:
                 await self._begin(send)
             async with self._node.attendance.reading(self._record):
-                await self._write_steps(send)
+                await self._write_steps(send, wire)
         except StorageError as error:
             log.warning("a reader is cut: %s", error.code)
             return False
@@ -91,8 +92,9 @@ class EventStream(Response):
             return False
         return True
 
-    async def _write_steps(self, send: Send) -> None:
-        async with aclosing(self._reader.follow(self._start, self._node.settings.heartbeat_s)) as steps:
+    async def _write_steps(self, send: Send, wire: Wire | None) -> None:
+        sink = None if wire is None else Sink(self._dialect, wire)
+        async with aclosing(self._reader.follow(self._start, self._node.settings.heartbeat_s, sink)) as steps:
             async for step in steps:
                 if not self._begun:
                     await self._begin(send)

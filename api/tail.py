@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from api.sink import Sink, pour
 from shared import metrics
 from shared.errors import StorageError
 from shared.events import TERMINAL, Entry, EventId
@@ -45,6 +46,7 @@ class Tail:
         self._ring: deque[Entry] = deque()
         self._ring_events = ring_events
         self._waiters: list[asyncio.Future[None]] = []
+        self._sinks: dict[Sink, None] = {}
         self._frames: dict[tuple[str, EventId, EventId], bytes] = {}
 
     @property
@@ -74,6 +76,8 @@ class Tail:
         self._ring.extend(entries)
         while len(self._ring) > self._ring_events:
             self.base = self._ring.popleft().id
+        if self._sinks:
+            pour(entries, list(self._sinks))
         self.wake()
 
     def rebase(self, base: EventId | None) -> None:
@@ -81,6 +85,8 @@ class Tail:
         self._ring.clear()
         self._frames.clear()
         self.base = base
+        for sink in self._sinks:
+            sink.leave()
         self.wake()
 
     def wake(self) -> None:
@@ -106,6 +112,20 @@ class Tail:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
         return True
+
+    async def fill(self, sink: Sink, version: int, until_s: float) -> None:
+        """Have everything that comes written into `sink`, which has all that there is at `version`, until it leaves or
+        has been silent for too long; `until_s` by the loop's clock. Without a task's turn for each event."""
+        if self.version != version:
+            return
+        self._sinks[sink] = None
+        try:
+            async with asyncio.timeout_at(until_s):
+                await sink.left()
+        except TimeoutError:
+            pass
+        finally:
+            del self._sinks[sink]
 
     def frame(self, dialect: str, entries: list[Entry], encode: Callable[[list[Entry]], bytes]) -> bytes:
         """The bytes of a run of entries, encoded once for all readers that are at the same place."""
