@@ -5,7 +5,6 @@
 """
 
 import hashlib
-from functools import lru_cache
 from typing import NamedTuple
 
 from shared.jobs import JobKey
@@ -40,7 +39,6 @@ class JobKeys(NamedTuple):
     """String `live` or `deleted`, without content: tells 410 from 404. Outlives the job by seven days."""
 
 
-@lru_cache(maxsize=4096)
 def job_keys(job: JobKey) -> JobKeys:
     """The log store's keys of `job`."""
     tag = f"tailrace:{{{job}}}"

@@ -156,7 +156,7 @@ async def test_a_generation_that_the_provider_does_not_know_is_lost_and_can_be_b
 async def test_a_reading_that_fails_loses_no_generation(
     server: ProviderServer, behaviour: Behaviour, code: str
 ) -> None:
-    server.again(behaviour)
+    server.again(behaviour, behaviour)  # the transport itself asks once more where a GET's connection broke
     async with aclosing(OpenAIProvider(brisk_settings())) as provider:
         error = (await call_it(provider, CALL, upstream=Upstream("resp_1", 4))).error
     assert error is not None

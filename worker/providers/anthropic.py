@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import msgspec
-from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
 from shared.errors import ProviderError
 from shared.settings import Settings
@@ -189,7 +189,7 @@ class AnthropicProvider:
                 api_key=key,
                 base_url=base_url or _OFFICIAL,
                 max_retries=0,
-                http_client=DefaultAsyncHttpxClient(**wire.pool(self._settings)),
+                http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
             )
         return self._client
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
 import msgspec
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from shared.errors import ProviderError
 from shared.jobs import Upstream
@@ -192,7 +192,7 @@ class OpenAIProvider:
                 api_key=key,
                 base_url=base_url or _OFFICIAL,
                 max_retries=0,
-                http_client=DefaultAsyncHttpxClient(**wire.pool(self._settings)),
+                http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
             )
         return self._client
 
