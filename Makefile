@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench chaos drill clean
+.PHONY: help setup demo up test check format lock bench bench-quick chaos drill clean
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(STAMP)  ## make .venv with everything, pinned and hash-checked
 $(STAMP): $(INPUTS)
@@ -51,8 +51,13 @@ lock: setup  ## resolve the dependencies anew: requirements.lock, and from it th
 	echo hatchling > "$$new/build.in"; pin 'What builds our own two wheels for the image, pinned and hash-checked.' \
 		$(COMPILE) -c requirements.lock "$$new/build.in"; cp "$$new/lock" deploy/requirements-build.lock
 
-bench: setup  ## pickup and first-token delay on this machine
-	@$(BIN)/python -m benchmarks.pickup $(ARGS)
+# Without nchan, which is a package of Debian's: `python -m benchmarks.baselines.install nchan` as root.
+bench: setup  ## speed, cost and memory against the direct path and those that can resume (about 35 minutes)
+	-@$(BIN)/python -m benchmarks.baselines.install resumable fastapi-resumable
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: setup  ## the same against the direct path and the C floor alone (5 minutes)
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
 	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)

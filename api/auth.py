@@ -18,10 +18,15 @@ _bearer = HTTPBearer(auto_error=False, description="An API key; not needed where
 
 async def tenant_of(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     """The tenant whose key the request carries; TailraceError `unauthorized` where it carries none that is known."""
-    keys = node_of(request).settings.tenants_by_key
+    return tenant_by_key(node_of(request).settings, given.credentials if given is not None else "")
+
+
+def tenant_by_key(settings: Settings, key_given: str) -> str:
+    """The tenant of a key; TailraceError `unauthorized` for none that is known."""
+    keys = settings.tenants_by_key
     if not keys:
         return OPEN_TENANT
-    offered = given.credentials.encode() if given is not None else b""
+    offered = key_given.encode()
     found = None
     for key, tenant in keys.items():
         # Every key is compared, each in constant time: the answer's delay tells nothing.

@@ -40,6 +40,8 @@ def frame(event_id: EventId | None, name: str | None, body: bytes) -> bytes:
 
 def native(event: Event, event_id: EventId | None, joined: int = 1) -> bytes:
     """An event of the native dialect; `joined`: how many events of the log this one stands for."""
+    if joined == 1 and type(event) is Token:
+        return frame(event_id, "token", _json(event))
     body = data(event)
     if joined > 1:
         body["n"] = joined
@@ -48,7 +50,7 @@ def native(event: Event, event_id: EventId | None, joined: int = 1) -> bytes:
 
 def native_run(entries: list[Entry], *, exact: bool) -> bytes:
     """Adjacent entries; unless `exact`, neighbours of one text type and one epoch become one frame."""
-    if exact:
+    if exact or len(entries) == 1:
         return b"".join(native(entry.event, entry.id) for entry in entries)
     frames = []
     for (kind, _), group in groupby(entries, key=lambda entry: (type(entry.event), entry.id.epoch)):

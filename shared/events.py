@@ -189,6 +189,8 @@ def letter_and_time(field: str) -> tuple[str, int | None]:
 
 def encode(event: Event) -> tuple[str, str]:
     """Write an event as an entry's (field, value)."""
+    if type(event) is Token and event.at_ms is None:
+        return "t", event.text
     at: int | None = getattr(event, "at_ms", None)
     field = event.letter if at is None else f"{event.letter}@{at}"
     if isinstance(event, Token | Reasoning):
@@ -199,6 +201,8 @@ def encode(event: Event) -> tuple[str, str]:
 
 def decode(field: str, value: str) -> Event:
     """Read an entry's (field, value); Unknown for what this version cannot read."""
+    if field == "t":
+        return Token(value)
     letter, at = letter_and_time(field)
     if letter == "t":
         return Token(value, at)

@@ -61,6 +61,8 @@ class Attempt:
 
     def accept(self, piece: Piece, at_ms: int) -> Event | None:
         """The event for one piece, None where the piece shows nothing. `output_too_large` beyond the limit."""
+        if type(piece) is Token and piece.text.isascii() and not self._held:
+            return self._content(piece, piece.text, at_ms) if piece.text else None
         match piece:
             case Token(text=text) | Reasoning(text=text):
                 whole = self._whole(type(piece).__name__, text)

@@ -190,10 +190,16 @@ class Pump:
                 self.upstream = None  # nothing goes on there any more
             return False
         call.answered()
-        patience.reschedule(self._loop.time() + settings.between_token_timeout_s)
+        self._prolong(patience, settings.between_token_timeout_s)
         self._writer.add(event, attempt.ttft_ms)
         self._came_on = True
         return self.upstream is None and attempt.tokens % _BREATH <= 1
+
+    def _prolong(self, patience: asyncio.Timeout, by_s: float) -> None:
+        """Wait so long again, to one part in a hundred: a timer for each token would cost as much as reading it."""
+        until, set_for = self._loop.time() + by_s, patience.when()
+        if set_for is None or not 0 <= until - set_for < by_s / 100:
+            patience.reschedule(until)
 
     def _call(self) -> Call:
         request = self._record.request

@@ -22,6 +22,7 @@ from worker.marks import Marks
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
+_OK = metrics.APPENDS.labels("OK")
 
 
 class Ending(Enum):
@@ -133,7 +134,7 @@ class LogWriter:
     async def _obey(self, answer: Appended, count: int, last: bool) -> Ending | None:
         # More came before a batch was repeated whose answer was lost: the log has a part of it, and lost nothing.
         grown = answer.verdict == "GAP" and answer.last_seq >= self._base_seq + self._acked
-        metrics.APPENDS.labels("OK" if grown else answer.verdict).inc()
+        (_OK if grown or answer.verdict == "OK" else metrics.APPENDS.labels(answer.verdict)).inc()
         if answer.verdict == "OK":
             self._acked += count
             if count:  # content that came meanwhile was not in an empty batch

@@ -6,10 +6,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.connection import CloseWithoutAnswerError
-from api.dialects import dialect
+from api.dialects import Dialect, dialect
+from api.node import Node
 from api.problems import documented
+from api.reader import Start
 from api.routes.common import JobDep, NodeDep, resumed, start_of
 from shared.errors import StorageError
+from shared.jobs import JobKey
 
 router = APIRouter(tags=["events"])
 
@@ -55,8 +58,11 @@ async def events(
     exact: Annotated[bool, Query(description="the entries as they were appended, none joined")] = False,
 ) -> Response:
     """Replays what follows the cursor, then tails the log until the terminal event."""
-    start = start_of(request, last_event_id)
-    writer = dialect(dialect_name, exact=exact)
+    return await answer(node, job, start_of(request, last_event_id), dialect(dialect_name, exact=exact))
+
+
+async def answer(node: Node, job: JobKey, start: Start, writer: Dialect) -> Response:
+    """The events of `job` after a cursor, or no answer at all where the store is away (R4)."""
     try:
         record = await node.store.show(job)
     except StorageError:

@@ -55,7 +55,8 @@ def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:
 
 def _entry(entry_id: str, fields: list[str] | dict[str, str]) -> Entry:
     field, value = next(iter(fields.items())) if isinstance(fields, dict) else (fields[0], fields[1])
-    return Entry(EventId.parse(entry_id), decode(field, value))
+    epoch, _, seq = entry_id.partition("-")  # the store's own: two whole numbers of 64 bits
+    return Entry(EventId(int(epoch), int(seq)), decode(field, value))
 
 
 class EventLog:

@@ -1,0 +1,51 @@
+"""Long logs, made once for a question as a worker writes them for a provider with a pace, and read again."""
+
+import time
+
+from benchmarks.bench import Bench, Run
+from benchmarks.processes import Running
+from benchmarks.tools import fake
+
+GAP_US = 150
+"""Fast, and yet each token comes alone: a flood would be stored in larger pieces than a model's answer is."""
+PATIENCE = 6.0
+"""How much longer than the provider needs it may take until all can be read, as a factor; with ten seconds on top."""
+SETTLE_S = 2.0
+"""For what a system does behind the end of an answer, as rewriting it."""
+
+
+class Logs:
+    """The logs of one question: made when they are first wanted, and anew for a system that had to be started anew."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Running, int], str] = {}
+
+    def of(self, running: Running, tokens: int) -> str:
+        """The id of a log with so many tokens."""
+        if (running, tokens) not in self._made:
+            self._made[running, tokens] = _log(running, tokens)
+            time.sleep(SETTLE_S)
+        return self._made[running, tokens]
+
+
+def _log(running: Running, tokens: int) -> str:
+    """The id of a log that holds so many tokens. RuntimeError where it does not come about."""
+    job = running.begin(fake(tokens, GAP_US))
+    until = time.monotonic() + 10 + PATIENCE * tokens * GAP_US / 1e6
+    while not running.complete(job, tokens):
+        if time.monotonic() > until:
+            raise RuntimeError(f"{running.name}: {tokens} tokens were not there in time")
+        time.sleep(0.1)
+    return job
+
+
+def read_again(
+    bench: Bench, running: Running, job: str, length: int, held: int, *, repeat: int = 0, readers: int = 0
+) -> Run:
+    """Read a log of `length` tokens from the first `held` on: `repeat` times in turn, or by `readers` at once."""
+    path, cursor = running.after(job, held) if held else (running.whole(job), None)
+    options: dict[str, float | str] = {"url_path": path, "expect": length - held, "first_seq": held}
+    options |= {"repeat": repeat} if repeat else {"readers": readers}
+    options |= {} if cursor is None else {"last_event_id": cursor}
+    mode = "gets" if repeat else "storm"
+    return bench.load(running, mode, running.route(""), tokens=length, timeout_s=60, **options)
