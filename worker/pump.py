@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import random
-from contextlib import aclosing
 
 from msgspec.structs import replace
 
@@ -17,7 +16,7 @@ from shared.jobs import Act, JobRecord, Upstream
 from shared.settings import Settings
 from worker.attempt import Attempt
 from worker.gate import CallOut, CircuitOpenError, Gate
-from worker.providers.base import Call, Finish, Piece, Provider, StillWorkingError, UpstreamLostError
+from worker.providers.base import Call, Finish, Piece, Provider, StillWorkingError, UpstreamLostError, pour
 from worker.retry import Afresh, Again, GiveUp, decide
 from worker.writer import LogWriter
 
@@ -162,11 +161,8 @@ class Pump:
         patience = asyncio.timeout(self._settings.first_token_timeout_s)
         try:
             provider = self._providers(self._record.request.provider)
-            async with patience, aclosing(provider.stream(self._call())) as pieces:
-                async for piece in pieces:
-                    if self._take(piece, call, patience):
-                        # An SDK hands out what it has read without a pause: let the first token go, and others run.
-                        await asyncio.sleep(0)
+            async with patience:
+                await pour(provider, self._call(), lambda piece: self._take(piece, call, patience))
         except TimeoutError:
             if patience.expired():
                 raise ProviderError("provider_timeout") if self.upstream is None else StillWorkingError from None

@@ -16,7 +16,7 @@ from shared.transcript import fold
 from tests.support.provider_behaviour import Behaviour, answer
 from tests.support.provider_http import Request
 from tests.support.provider_server import ProviderServer
-from worker.providers.base import Call, Finish, Piece, Provider, Usage
+from worker.providers.base import Call, Finish, Piece, Provider, Usage, pour
 
 LIMIT_S = 20
 """Guards against a test that hangs; no test measures time."""
@@ -66,10 +66,14 @@ class Outcome:
 async def call_it(provider: Provider, call: Call = CALL, **changes: Any) -> Outcome:
     """Everything that one call gives. Any exception but ProviderError fails the test, as the contract says."""
     outcome = Outcome()
-    async with asyncio.timeout(LIMIT_S), aclosing(provider.stream(replace(call, **changes))) as pieces:
+
+    def take(piece: Piece) -> bool:
+        outcome.pieces.append(piece)
+        return False
+
+    async with asyncio.timeout(LIMIT_S):
         try:
-            async for piece in pieces:
-                outcome.pieces.append(piece)
+            await pour(provider, replace(call, **changes), take)
         except ProviderError as error:
             outcome.error = error
     return outcome

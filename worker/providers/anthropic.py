@@ -1,7 +1,7 @@
 """The `anthropic` provider: Anthropic's messages, and every server that speaks their protocol."""
 
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
@@ -168,6 +168,10 @@ class AnthropicProvider:
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
         return wire.answer(lambda: self._request(call), _Answer)
+
+    async def pour(self, call: Call, take: Callable[[Piece], bool]) -> None:
+        """The same without a task's turn for each piece; see Pours."""
+        await wire.pour(lambda: self._request(call), _Answer, take)
 
     async def aclose(self) -> None:
         """Close the connections."""

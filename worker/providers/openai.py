@@ -3,7 +3,7 @@
 With `params.background` it speaks OpenAI's Responses API instead (openai_responses.py).
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
@@ -14,7 +14,7 @@ from shared.errors import ProviderError
 from shared.jobs import Upstream
 from shared.settings import Settings
 from worker.providers import failures, openai_responses, wire
-from worker.providers.base import Call, Finish, FinishReason, Piece, Usage
+from worker.providers.base import Call, Finish, FinishReason, Piece, Usage, drain
 from worker.providers.pieces import Pieces, conversation, count_tokens
 
 _OFFICIAL = "https://api.openai.com/v1"
@@ -155,6 +155,13 @@ class OpenAIProvider:
         if call.params.get("background"):
             return self._background(call)
         return wire.answer(lambda: self._request(call), _Answer)
+
+    async def pour(self, call: Call, take: Callable[[Piece], bool]) -> None:
+        """The same without a task's turn for each piece; see Pours."""
+        if call.params.get("background"):
+            await drain(self._background(call), take)
+        else:
+            await wire.pour(lambda: self._request(call), _Answer, take)
 
     async def _background(self, call: Call) -> AsyncGenerator[Piece, None]:
         resource = self._connect().responses

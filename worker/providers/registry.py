@@ -3,14 +3,14 @@
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
 from shared.errors import ProviderError
 from shared.jobs import Upstream
 from shared.params import PROVIDERS
 from shared.settings import Settings
-from worker.providers.base import Call, Cancels, Piece, Provider
+from worker.providers.base import Call, Cancels, Piece, Provider, pour
 from worker.providers.failures import classify
 from worker.providers.scripted import ScriptedProvider
 
@@ -55,6 +55,10 @@ class _Late:
         async with aclosing(provider.stream(call)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def pour(self, call: Call, take: Callable[[Piece], bool]) -> None:
+        """The same without a task's turn for each piece, where the provider can; see Pours."""
+        await pour(self._provider or await self.load(), call, take)
 
     async def cancel(self, upstream: Upstream) -> None:
         """End a generation, where the provider has such; see Cancels."""

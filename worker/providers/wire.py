@@ -18,10 +18,11 @@ from typing import Any, Protocol, TypeVar
 import httpx2
 import msgspec
 
-from shared.errors import ProviderError
+from shared.errors import ProviderError, TailraceError
 from shared.settings import Settings
 from worker.providers import failures
 from worker.providers.base import Piece
+from worker.providers.pushed import Pushing, body_of
 
 _NO_LIMIT = 1_000_000
 """A number, for the SDKs' aiohttp transport takes None for aiohttp's own limit of 100 connections."""
@@ -148,6 +149,41 @@ async def answer(
                 yield piece
     except Exception as error:
         # `from None`: the vendor's own words may hold the prompt or a key.
+        raise failures.classify(error, started=started) from None
+
+
+async def pour(
+    request: Callable[[], AbstractAsyncContextManager[Response]],
+    read: Callable[[str | None], Reader],
+    take: Callable[[Piece], object],
+) -> None:
+    """As `answer`, but each piece is given to `take` in the turn of the loop in which its bytes come.
+
+    What `take` raises ends the answer; it has to be a TailraceError.
+    """
+    started = False
+    try:
+        async with request() as response:
+            started = True
+            _expect_events(response.headers)
+            reader = read(response.request_id)
+
+            def feed(data: bytes) -> None:
+                for piece in reader.feed(data):
+                    take(piece)
+
+            body = body_of(response)
+            if body is not None:
+                await Pushing(body, Decoder().feed, feed, lambda: reader.patience_s).run()
+            else:
+                async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
+                    async for data in frames:
+                        feed(data)
+            for piece in reader.finish():
+                take(piece)
+    except TailraceError:
+        raise
+    except Exception as error:
         raise failures.classify(error, started=started) from None
 
 
