@@ -18,7 +18,7 @@ from shared.jobs import JobKey
 from shared.settings import Settings
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import DAY_MS, WAKE
-from shared.storage.sending import let_cancellations_through
+from shared.storage.sending import let_cancellations_through, together
 
 FUNCTION = "generate"
 """The name under which the worker registers its claim with arq."""
@@ -81,24 +81,25 @@ class Queue:
         name = offer_id(job, epoch)
         now_ms = time.time_ns() // 1_000_000
         body = serialize_job(FUNCTION, (str(job),), {}, None, now_ms, serializer=serialize)
+        commands: list[tuple[str | int | bytes, ...]] = [
+            ("SET", job_key_prefix + name, body, "PX", 2 * DAY_MS),
+            ("ZADD", self._name, "NX", now_ms - (priority + 1) * _PRIORITY_STEP_MS, name),
+        ]
+        if wake:
+            commands += [
+                ("LPUSH", WAKE, name),
+                ("LTRIM", WAKE, 0, _WAKE_LIST_MAX - 1),
+                ("PEXPIRE", WAKE, _WAKE_LIST_MS),
+            ]
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.set(job_key_prefix + name, body, px=2 * DAY_MS)
-            pipe.zadd(self._name, {name: now_ms - (priority + 1) * _PRIORITY_STEP_MS}, nx=True)
-            if wake:
-                pipe.lpush(WAKE, name)
-                pipe.ltrim(WAKE, 0, _WAKE_LIST_MAX - 1)
-                pipe.pexpire(WAKE, _WAKE_LIST_MS)
-            await pipe.execute()
+            await together(self._redis, commands)
 
     async def withdraw(self, name: str) -> None:
         """Take an offer back whose job was claimed without arq; where arq has it already, arq takes it back itself."""
+        # The body is not deleted: arq may be about to read it, and would call the job expired.
+        commands = [("ZREM", self._name, name), ("PEXPIRE", job_key_prefix + name, _WITHDRAWN_MS)]
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.zrem(self._name, name)
-            # Not deleted: arq may be about to read it, and would call the job expired.
-            pipe.pexpire(job_key_prefix + name, _WITHDRAWN_MS)
-            await pipe.execute()
+            await together(self._redis, commands)
 
     async def outstanding(self, names: list[str]) -> list[bool]:
         """For each offer: does arq still hold it, waiting or being delivered?"""

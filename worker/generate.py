@@ -64,6 +64,8 @@ class Generation:
         self.job = job
         self.epoch = taken.claimed.epoch
         """The epoch whose lease this worker renews."""
+        self.written = False
+        """Its end stands in the log, written by this worker."""
         self.claiming = False
         """A claim of ours may have been carried out whose answer is not here yet."""
 
@@ -172,6 +174,7 @@ class _Run:
         if self._retaken is not None:
             return self._retaken
         if self._writing.done():
+            self._generation.written = self._writing.result() is Ending.WRITTEN
             if self._writing.result() is Ending.STORE_FULL:
                 await self._tools.store.fail(self._job, "storage_full", epoch=self._writer.epoch)
             return None

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _CLAIM_TIMEOUT_S = 5
 _BLOCK_S = 2.0
 _NO_LIMIT = 1_000_000
+_TURNS = 4
+"""Turns of the loop that a started claim needs to get on its way; the next wake-up is asked for after it."""
 
 
 class ArqWorker(Worker):
@@ -67,6 +69,8 @@ class Intake:
                 offer = await self._queue.next_wake(self._blocking, _BLOCK_S)
                 if offer is not None and self._runner.try_start(offer) is None:
                     await self._queue.wake_again(offer)
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
             except StorageError:
                 await asyncio.sleep(random.uniform(0.05, 0.3))
 

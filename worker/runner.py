@@ -19,6 +19,10 @@ _CLAIM_PAUSE_S = 0.25
 """A claim that the store took but whose answer was lost is the same claim when it is tried again (worker/claim.py)."""
 
 
+_FIRST_TOKEN_FIRST_S = 0.02
+"""For so long a taken offer lies in the queue: nobody waits for it to go, but a reader for the provider's call."""
+
+
 class NotNowError(Exception):
     """This worker may not take the job at the moment. Its offer keeps its place in the queue."""
 
@@ -136,6 +140,7 @@ class Runner:
         return Generation(self._tools, job, taken)
 
     async def _withdraw(self, offer: str) -> None:
+        await asyncio.sleep(_FIRST_TOKEN_FIRST_S)
         try:
             await self._tools.queue.withdraw(offer)
         except StorageError:
@@ -151,9 +156,12 @@ class Runner:
             metrics.RUNNING.dec()
             if self._running.get(name) is generation:
                 del self._running[name]
-        record = await self._tools.store.show_many([generation.job])
-        if record[0] is None or record[0].ended:
+        if generation.written or await self._is_over(generation.job):
             await self._control.close(generation.job)
+
+    async def _is_over(self, job: JobKey) -> bool:
+        (record,) = await self._tools.store.show_many([job])
+        return record is None or record.ended
 
 
 def _refuse(decided: asyncio.Future[None], error: Exception) -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from shared.errors import StorageError
 from shared.storage.connect import RETRY_AFTER_S, Redis, as_storage_error
 from shared.storage.scripts import ALL, CREATE, END, FINISH, RELEASE, Script
-from shared.storage.sending import exchange
+from shared.storage.sending import OwnLine
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class _Lane:
 
     def __init__(self, redis: Redis, replicas: int = 0) -> None:
         self._redis = redis
+        self._line = OwnLine(redis)
         self._replicas = replicas
         self._pending: list[_Call] = []
         self._wanted = asyncio.Event()
@@ -81,6 +82,7 @@ class _Lane:
         finally:
             for call in (*calls, *self._pending):
                 call.future.cancel()
+            await self._line.aclose()
 
     async def _serve(self, calls: list[_Call]) -> None:
         try:
@@ -106,8 +108,8 @@ class _Lane:
             ("EVALSHA", call.script.sha(flags), len(call.keys), *call.keys, *call.args) for call in calls
         ]
         if not self._replicas:
-            return await exchange(self._redis, commands)
-        *answers, reached = await exchange(self._redis, [*commands, ("WAIT", self._replicas, _WAIT_MS)])
+            return await self._line.exchange(commands)
+        *answers, reached = await self._line.exchange([*commands, ("WAIT", self._replicas, _WAIT_MS)])
         if isinstance(reached, int) and reached >= self._replicas:
             return answers
         log.warning("%s of %d replicas have the last writes; a failover now could lose them", reached, self._replicas)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from shared.errors import StorageError
 from shared.jobs import JobKey, job_id_prefix
 from shared.storage import keys
-from shared.storage.connect import Redis, storage_errors
+from shared.storage.connect import Redis, sound, storage_errors
+from shared.storage.sending import exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +39,28 @@ class Control:
         job_id, _, fingerprint = (stored or value).partition(" ")
         return Reservation(job_id, fingerprint)
 
-    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> None:
-        """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""
+    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> int:
+        """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one.
+
+        Answers how many open jobs there were without it.
+        """
+        mine = keys.jobs_of(job.tenant)
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.zadd(keys.OPEN, {str(job): created_ms})
-            mine = keys.jobs_of(job.tenant)
-            pipe.zadd(mine, {job.id: 0})
-            pipe.zremrangebylex(mine, "-", f"({job_id_prefix(created_ms - keep_ms)}")
-            # Set where there is none, and then only ever made longer: GT alone takes a key without an end for endless.
-            pipe.pexpire(mine, keep_ms, nx=True)
-            pipe.pexpire(mine, keep_ms, gt=True)
-            await pipe.execute()
+            replies = await exchange(
+                self._redis,
+                [
+                    ("ZADD", keys.OPEN, created_ms, str(job)),
+                    ("ZADD", mine, 0, job.id),
+                    ("ZREMRANGEBYLEX", mine, "-", f"({job_id_prefix(created_ms - keep_ms)}"),
+                    # Set where there is none, and then only ever made longer: GT alone takes a key without an end for
+                    # endless.
+                    ("PEXPIRE", mine, keep_ms, "NX"),
+                    ("PEXPIRE", mine, keep_ms, "GT"),
+                    ("ZCARD", keys.OPEN),
+                ],
+            )
+            *_, count = map(sound, replies)
+        return int(count) - 1
 
     async def close(self, *jobs: JobKey) -> None:
         """Take ended jobs off the index of open ones."""
@@ -64,11 +75,6 @@ class Control:
             pipe.zrem(keys.OPEN, str(job))
             pipe.zrem(keys.jobs_of(job.tenant), job.id)
             await pipe.execute()
-
-    async def open_count(self) -> int:
-        """How many jobs have no terminal event."""
-        with storage_errors():
-            return int(await self._redis.zcard(keys.OPEN))
 
     async def open_jobs(self, offset: int, count: int) -> list[tuple[JobKey, int]]:
         """Open jobs with their creation (ms since 1970), oldest first."""

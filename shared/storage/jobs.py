@@ -162,7 +162,7 @@ class JobStore:
     async def claim(
         self, job: JobKey, worker: str, lease_ms: int, *, token: str | None = None, **more: Any
     ) -> Claimed | Refused:
-        """Take the job for `worker`. `more`: see `_claim_args`. The record read with it shows the state after.
+        """Take the job for `worker`. `more`: see `_claim_args`. The record that comes with it shows the state after.
 
         `token`: the name of this operation where it may have been tried before; then the first try's answer counts.
         """
@@ -175,12 +175,11 @@ class JobStore:
                 answer[0], epoch=int(answer[1]) if answer[0] not in ("GONE", "ENDED", "BUSY", "STALE") else 0
             )
         epoch, seq, attempt, at_ms = map(int, answer[1:5])
-        try:
-            return Claimed(epoch, seq, attempt, at_ms, await self.show(job))
-        except TailraceError as error:
-            if error.code not in ("gone", "not_found"):
-                raise
-            return Refused("GONE")  # cancelled and deleted before its record was read
+        fields: Any = answer[5]
+        if not fields:
+            return Refused("GONE")  # the answer to an old try: the job has ended since, and was forgotten
+        record = _record(job, dict(zip(fields[::2], fields[1::2], strict=True)))
+        return Claimed(epoch, seq, attempt, at_ms, record)
 
     async def append(
         self,

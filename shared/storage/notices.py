@@ -95,7 +95,7 @@ class Notices:
                 backoff_s = min(backoff_s * 2, 2.0)
 
     async def _listen(self) -> None:
-        """One connection's life: subscribe to everything, then pass notices on. Returns when nobody listens."""
+        """One connection's life: subscribe to everything, then pass notices on, also while nobody listens."""
         pubsub = self._redis.pubsub()
         try:
             async with self._sending:
@@ -103,7 +103,7 @@ class Notices:
                 self._pubsub = pubsub
                 await pubsub.subscribe(*self._listeners)
             pinged = False
-            while self._listeners or self._confirmations:
+            while True:
                 messages = await received(pubsub, _PING_EVERY_S)
                 if messages:
                     pinged = False
@@ -118,7 +118,7 @@ class Notices:
             self._pubsub = None
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
 
-    def _pass_on(self, kind: str, channel: str, text: str = "") -> None:
+    def _pass_on(self, kind: str, channel: str = "", text: str = "") -> None:
         listener = self._listeners.get(channel)
         if kind == "message":
             if listener is not None:

@@ -55,6 +55,16 @@ class _Sending(_Base):
                 raise RedisConnectionError(f"Error while writing to socket: {error}") from error
             raise
 
+    async def can_read_destructive(self) -> bool:
+        """Whether something has come that nobody waits for, or the end: then the connection is of no use.
+
+        redis-py looks by reading with a time-out of zero, before every command that takes a connection from the pool.
+        """
+        reader = self._reader
+        if reader is None or reader.at_eof() or reader.exception() is not None:
+            return True
+        return self._take([], 1)
+
     async def exchange(self, packed: bytes, count: int) -> list[Any]:
         """Send commands and return as many replies; what the server refuses is a ResponseError in its place."""
         await self.send_packed_command(packed)
@@ -112,26 +122,72 @@ async def exchange(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> list[An
         return []
     pool: ConnectionPool = redis.connection_pool
     if not issubclass(pool.connection_class, _Sending):
-        pipe = redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(await pipe.execute(raise_on_error=False))
-    packed = b"".join(map(pack_command, commands))
+        return await _one_by_one(redis, commands)
     connection = await pool.get_connection()
     try:
-        replies: list[Any] = await connection.retry.call_with_retry(
-            lambda: connection.exchange(packed, len(commands)), lambda _: connection.disconnect()
-        )
-        return replies
+        return await _exchange(connection, commands)
     finally:
         await pool.release(connection)
+
+
+class OwnLine:
+    """`exchange` over a connection of its own, for one caller at a time: taking one from the pool and giving it back
+    costs as much as the exchange. Its owner closes it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._connection: Any = None
+
+    async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See `exchange`."""
+        pool: ConnectionPool = self._redis.connection_pool
+        if not issubclass(pool.connection_class, _Sending):
+            return await _one_by_one(self._redis, commands)
+        if self._connection is None:
+            self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return await _exchange(self._connection, commands)
+
+    async def aclose(self) -> None:
+        """Close the connection; the next exchange opens another."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+
+async def _exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    packed = b"".join(map(pack_command, commands))
+    replies: list[Any] = await connection.retry.call_with_retry(
+        lambda: connection.exchange(packed, len(commands)), lambda _: connection.disconnect()
+    )
+    return replies
+
+
+async def _one_by_one(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    pipe = redis.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(await pipe.execute(raise_on_error=False))
+
+
+async def together(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to `commands`, carried out as one transaction. RedisError where one is refused."""
+    if not issubclass(redis.connection_pool.connection_class, _Sending):
+        pipe = redis.pipeline(transaction=True)
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await pipe.execute())
+    *queued, replies = await exchange(redis, [("MULTI",), *commands, ("EXEC",)])
+    for reply in (*queued, replies, *(replies if isinstance(replies, list) else ())):
+        if isinstance(reply, Exception):
+            raise reply
+    return list(replies)
 
 
 async def received(pubsub: PubSub, timeout_s: float) -> list[tuple[str, ...]]:
     """What has come to a subscriber, as (kind, channel, text); nothing after `timeout_s` of silence."""
     connection: object = pubsub.connection
     if isinstance(connection, _Sending):
-        return [tuple(said) for said in await connection.received(timeout_s)]
+        # Without a subscription the answer to a ping is a plain word.
+        return [tuple(said) if isinstance(said, list) else (said,) for said in await connection.received(timeout_s)]
     message = await pubsub.get_message(timeout=timeout_s)
     return [] if message is None else [(message["type"], message["channel"] or "", message["data"])]
 

@@ -5,6 +5,7 @@ import pytest
 from shared.events import START, Cancelled, Done, EventId, Failed, Queued, Reset, Start, Token
 from shared.jobs import Act, JobKey, JobRequest, OnInterrupt, Status
 from shared.storage.jobs import Claimed, Refused
+from shared.storage.keys import job_keys
 from tests.storage.conftest import Stores
 
 DONE = Done("stop", {"output_tokens": 1}, 1, 1, {"latency_ms": 5}, at_ms=5)
@@ -22,8 +23,6 @@ async def claim(stores: Stores, job: JobKey, worker: str = "w1") -> Claimed:
 
 async def lapse(stores: Stores, job: JobKey) -> None:
     """What time does to a lease that nobody renews."""
-    from shared.storage.keys import job_keys
-
     await stores.redis.delete(job_keys(job).lease)
 
 
@@ -275,7 +274,7 @@ async def test_pages_join_without_a_hole(stores: Stores, job: JobKey, request_: 
     assert seen == list(range(1, 43))
 
 
-async def test_a_claim_whose_job_was_deleted_meanwhile_is_refused_as_gone(
+async def test_a_claim_whose_job_was_deleted_meanwhile_says_so_and_is_refused_once_it_is_erased(
     stores: Stores, job: JobKey, request_: JobRequest
 ) -> None:
     await create(stores, job, request_)
@@ -283,5 +282,9 @@ async def test_a_claim_whose_job_was_deleted_meanwhile_is_refused_as_gone(
     await stores.jobs.cancel(job, "deleted")
     assert await stores.jobs.delete(job)
 
-    # The script answers as it did; between it and the reading of the record the job may go.
+    again = await stores.jobs.claim(job, "w1", 6000, token="once")
+    assert isinstance(again, Claimed)
+    assert again.record.ended  # whoever repeated it sees that there is nothing to do
+
+    await stores.redis.delete(job_keys(job).meta)
     assert await stores.jobs.claim(job, "w1", 6000, token="once") == Refused("GONE")

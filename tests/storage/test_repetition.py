@@ -145,22 +145,18 @@ async def test_an_offer_and_a_reservation_over_a_cut_wire_are_made_once(wired: t
     assert cutter.cuts == 1
 
 
-@pytest.mark.parametrize("lost", ["claim", "record"])
 async def test_a_claim_whose_answer_is_lost_for_good_costs_no_crash(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch, lost: str
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await acts.create(stores)
-    whole: Any = {"claim": stores.jobs._batcher.call, "record": stores.jobs.show}[lost]
+    whole: Any = stores.jobs._batcher.call
 
     async def timed_out(*args: Any) -> Any:
         await whole(*args)
         monkeypatch.undo()
         raise StorageError("storage_unavailable")
 
-    if lost == "claim":
-        monkeypatch.setattr(stores.jobs._batcher, "call", timed_out)
-    else:
-        monkeypatch.setattr(stores.jobs, "show", timed_out)
+    monkeypatch.setattr(stores.jobs._batcher, "call", timed_out)
     claimer = Claimer(stores.jobs, stores.log, "w1", acts.LEASE_MS)
     with pytest.raises(StorageError):
         await claimer.take(job)

@@ -3,11 +3,14 @@
 --       6 reason of the reset ('' = find out), 7 usage JSON so far ('' = as stored), 8 code points to keep ('' = none
 --       known), 9 last id that 8 was counted at, 10 epoch that the offer was made under ('' = any), 11 upstream to
 --       go on from ('' = as stored)
--- Answers {OK, epoch, seq, attempt, at_ms} or {verdict, …}: GONE, ENDED, BUSY, STALE, DEADLINE, POISONED, EXHAUSTED,
+-- Answers {OK, epoch, seq, attempt, at_ms, [field, value, … of the record as it is now]} or {verdict, …}: GONE, ENDED, BUSY, STALE, DEADLINE, POISONED, EXHAUSTED,
 -- INTERRUPTED, LOGLESS (each with the epoch, for `end`), or {NEED_TEXT, last id, upstream}: count the
 -- text first, then claim again.
 local before = done_before(ARGV[1])
-if before then return before end
+if before then
+  before[6] = redis.call('HGETALL', KEYS[1])
+  return before
+end
 
 local m = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'attempt', 'crashes', 'created_ms', 'deadline_ms', 'queue_ms',
   'ttft_ms', 'on_interrupt', 'provider', 'model', 'why', 'upstream')
@@ -73,4 +76,6 @@ note_upstream(ARGV[11])
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'usage', ARGV[7]) end
 redis.call('SET', KEYS[3], ARGV[2] .. ':' .. int(taken), 'PX', ARGV[4])
 wake(taken, seq)
-return remember(ARGV[1], {'OK', int(taken), int(seq), int(attempt), at})
+local answer = remember(ARGV[1], {'OK', int(taken), int(seq), int(attempt), at})
+answer[6] = redis.call('HGETALL', KEYS[1])
+return answer
