@@ -81,14 +81,11 @@ class Pushing:
             self.set_exception(broken)
             return
         try:
-            if not self._frames and (chunk := self._body.read_nowait()):
-                self._frames.extend(self._cut(chunk))
-            for _ in range(min(len(self._frames), FRAMES_A_TURN)):
-                self._take(self._frames.popleft())
+            more = self._take_some()
         except Exception as error:
             self._end(error)
             return
-        if self._frames:
+        if more:
             self._loop.call_soon(self._go_on)
         elif self._body.at_eof():
             self._end(None)
@@ -97,6 +94,17 @@ class Pushing:
             patience_s = self._patience_s()
             if patience_s is not None or self._timer is not None:
                 self._prolong(patience_s)
+
+    def _take_some(self) -> bool:
+        """Whether there may be more than what a turn allows."""
+        for _ in range(FRAMES_A_TURN):
+            while not self._frames:
+                chunk = self._body.read_nowait()
+                if not chunk:
+                    return False
+                self._frames.extend(self._cut(chunk))
+            self._take(self._frames.popleft())
+        return True
 
     def _prolong(self, patience_s: float | None) -> None:
         if self._timer is not None:
