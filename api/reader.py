@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from api.sink import Sink
-from api.tail import Tail, Tails
+from api.tail import SharedPage, Tail, Tails
 from shared import metrics
 from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset
@@ -22,15 +22,21 @@ from shared.transcript import fold
 REPAIR_LOOK_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
-    """Adjacent entries, ready to be written. `tail`: where their bytes may be shared, None for what is replayed.
+    """Adjacent entries, ready to be written.
 
-    The list is the receiver's own: who has encoded it may clear it, and need not hold both while a reader is slow.
+    `tail`: where their bytes are shared, if they stand in its ring. `frames`: their bytes by dialect, shared with those
+    for whom the same page was read.
     """
 
     entries: list[Entry]
     tail: Tail | None = None
+    frames: dict[str, bytes] | None = None
+
+    def let_go(self) -> None:
+        """Forget the entries, once they are encoded: a stalled reader pins its bytes, not both."""
+        self.entries, self.frames = [], None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +179,23 @@ class Reader:
         run = tail.after(cursor)
         if run is not None:
             return Run(run, tail)
-        page = await self._page(cursor)
-        return Run(page) if page is not None else await self._resync(cursor, tail)
+        entries, frames = await self._shared_page(cursor, tail)
+        return Run(entries, None, frames) if entries is not None else await self._resync(cursor, tail)
+
+    async def _shared_page(self, cursor: EventId, tail: Tail) -> SharedPage:
+        """A page read once for all who wait for it: they come back together when a node or a network was gone."""
+        while (reading := tail.pages.get(cursor)) is not None:
+            page = await asyncio.shield(reading)
+            if page is not None:
+                return page  # else whoever read it has left, and the next in line reads
+        reading = tail.pages[cursor] = asyncio.get_running_loop().create_future()
+        page = None
+        try:
+            page = await self._page(cursor), {}
+        finally:
+            del tail.pages[cursor]
+            reading.set_result(page)
+        return page
 
     async def _is_end(self, step: Run, cursor: EventId) -> bool:
         """Whether a reader came with the terminal event for its cursor. It would have been told so before it got here,

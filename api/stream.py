@@ -100,7 +100,7 @@ class EventStream(Response):
                     await self._begin(send)
                 body = self._said(self._bytes(step))
                 if isinstance(step, Run):
-                    step.entries.clear()  # a stalled reader pins its bytes, not the entries as well
+                    step.let_go()
                 await self._send(send, body)
                 if self._dialect.finished:
                     return
@@ -129,9 +129,15 @@ class EventStream(Response):
         if not step.entries:
             return b""
         metrics.EVENTS_SENT.inc(len(step.entries))
-        if step.tail is not None and self._dialect.shared is not None:
-            return step.tail.frame(self._dialect.shared, step.entries, self._dialect.write)
-        return self._dialect.write(step.entries)
+        shared = self._dialect.shared
+        if shared is None:
+            return self._dialect.write(step.entries)
+        if step.tail is not None:
+            return step.tail.frame(shared, step.entries, self._dialect.write)
+        frames = {} if step.frames is None else step.frames
+        if shared not in frames:
+            frames[shared] = self._dialect.write(step.entries)
+        return frames[shared]
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         # The server keeps a copy of what it is given until the reader has taken it: of a piece, not of a page.

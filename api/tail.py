@@ -29,6 +29,9 @@ READ_AT_ONCE = 256
 PAGES_AT_ONCE = 2
 """Replayed pages in the making. More in one turn of the loop would hold up whoever shares it, page after page."""
 
+SharedPage = tuple[list[Entry] | None, dict[str, bytes]]
+"""The entries that follow a cursor, None where the log does not hold it; and their bytes by dialect, once made."""
+
 
 class Tail:
     """The recent end of one log on this node. `version` rises whenever there is something new to look at."""
@@ -43,6 +46,8 @@ class Tail:
         """The id that the ring's first entry follows; None until the log was looked at."""
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """True once the subscription is confirmed: what is read from then on misses nothing. False: given up."""
+        self.pages: dict[EventId, asyncio.Future[SharedPage | None]] = {}
+        """Pages that are being read, by the cursor that they follow (api/reader.py)."""
         self._ring: deque[Entry] = deque()
         self._ring_events = ring_events
         self._waiters: list[asyncio.Future[None]] = []

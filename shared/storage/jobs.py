@@ -15,6 +15,7 @@ from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
+from shared.storage.sending import exchange
 
 _encode = msgspec.json.encode
 _STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority", "created_ms", "unread_ms", "read_ms"]
@@ -114,12 +115,12 @@ class JobStore:
 
     async def show(self, job: JobKey) -> JobRecord:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""
+        keys = job_keys(job)
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            keys = job_keys(job)
-            pipe.hgetall(keys.meta)
-            pipe.get(keys.tombstone)
-            meta, tombstone = await pipe.execute()
+            fields, tombstone = map(
+                sound, await exchange(self._redis, [("HGETALL", keys.meta), ("GET", keys.tombstone)])
+            )
+        meta = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
         if meta and tombstone != "deleted":
             return _record(job, meta)
         raise TailraceError("gone" if tombstone else "not_found")

@@ -9,7 +9,7 @@ import pytest
 
 from api.tail import PAGES_AT_ONCE
 from shared.errors import StorageError
-from shared.events import Token
+from shared.events import EventId, Token
 from shared.storage.keys import notice_channel
 from shared.storage.log import PAGE, Page
 from tests.storage.conftest import Stores
@@ -107,9 +107,42 @@ async def test_many_who_replay_at_once_take_turns(stores: Stores, node: Node, mo
             under_way -= 1
 
     monkeypatch.setattr(stores.log, "read_after", counted)
-    readings = [Reading(node, job) for _ in range(10)]
-    assert {len(await reading.ended()) for reading in readings} == {3 * PAGE + 3}
+    seen = range(2, 12)  # so many events each has already: no two read the same page
+    readings = [Reading(node, job, EventId(epoch, seq)) for seq in seen]
+    assert [len(await reading.ended()) for reading in readings] == [3 * PAGE + 3 - seq for seq in seen]
     assert most == PAGES_AT_ONCE
+
+
+@pytest.mark.parametrize("left", ["nobody", "who reads", "who waits"])
+async def test_readers_that_come_back_together_have_a_page_read_once_for_all(
+    stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    job, epoch = await running_job(stores, tokens=40)
+    held, reads, read_after = asyncio.Event(), 0, stores.log.read_after
+
+    async def slow(*args: Any, **more: Any) -> Page:
+        nonlocal reads
+        reads += 1
+        page = await read_after(*args, **more)
+        await held.wait()
+        return page
+
+    monkeypatch.setattr(stores.log, "read_after", slow)
+    readings = [Reading(node, job) for _ in range(6)]
+    await until(lambda: all(reading.attached for reading in readings))
+    await until(lambda: reads == 1)
+    await asyncio.sleep(0)
+    if left != "nobody":
+        await end(readings.pop(0 if left == "who reads" else -1).task)
+        await until(lambda: reads == (2 if left == "who reads" else 1))
+    held.set()
+    await finish(stores, job, epoch, 43)
+
+    whole = await stores.log.read_all(job)
+    for reading in readings:
+        assert await reading.ended() == whole
+    assert reads < len(readings)
+    await _nothing_left(stores, node)
 
 
 async def test_a_reader_that_leaves_while_it_is_attached_leaves_nothing(stores: Stores, node: Node) -> None:
