@@ -4,6 +4,7 @@ A thousand readers that come back at once are served here. What is not plainly s
 the same route stands with its documentation: there is one meaning, and this is a short cut to it.
 """
 
+import logging
 import re
 from types import SimpleNamespace
 
@@ -21,6 +22,8 @@ from api.problems import problem
 from api.routes import events
 from api.routes.common import job_key, start_of
 from shared.errors import TailraceError
+
+log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/jobs/([^/]+)/events")
 _ROUTE = SimpleNamespace(path="/jobs/{job_id}/events")
@@ -58,3 +61,7 @@ async def _answer(request: Request, job_id: str) -> Response:
         return problem(error, request.scope.get("tailrace.request_id"))
     except CloseWithoutAnswerError:
         return Closing()
+    except Exception:
+        request_id = request.scope.get("tailrace.request_id")
+        log.exception("request %s broke", request_id)
+        return problem(TailraceError("internal"), request_id)

@@ -58,11 +58,12 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
                 if settings.replicas:  # the first answer may have been that they do not have it
                     await _make(node, job, request, ttl_s)
                 return existing, True
+    # Looked at before anything is written: a refusal must neither count as a job nor take away another's place.
+    if await node.control.open_count() >= settings.max_queued_jobs:
+        raise TailraceError("queue_full", retry_after_s=5)
     # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
     listed_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
-    if await node.control.index(job, time.time_ns() // 1_000_000, listed_ms) >= settings.max_queued_jobs:
-        await node.control.forget(job)
-        raise TailraceError("queue_full", retry_after_s=5)
+    await node.control.index(job, time.time_ns() // 1_000_000, listed_ms)
     made = await _make(node, job, request, ttl_s)
     await _offer(node, job, request.priority)
     # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.

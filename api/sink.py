@@ -5,11 +5,14 @@ The reader's task sleeps meanwhile, and is woken where the connection has had en
 """
 
 import asyncio
+import logging
 
 from api.connection import Wire
 from api.dialects import Dialect
 from shared import metrics
 from shared.events import START, TERMINAL, Entry
+
+log = logging.getLogger(__name__)
 
 
 class Sink:
@@ -67,13 +70,24 @@ def pour(entries: list[Entry], sinks: list[Sink]) -> None:
     for sink in sinks:
         if not sink.has_room():  # before it is encoded: a dialect may remember what it has said
             continue
-        shared = sink.dialect.shared
-        chunk = None if shared is None else chunks.get(shared)
-        if chunk is None:
-            frame = sink.dialect.write(entries)
-            chunk = b"%x\r\n%b\r\n" % (len(frame), frame) if frame else b""
-            if shared is not None:
-                chunks[shared] = chunk
+        try:
+            chunk = _chunk(sink.dialect, entries, chunks)
+        except Exception:
+            log.exception("events could not be encoded")
+            sink.leave()  # its own task will fail with it, and nobody else
+            continue
         sink.take(chunk, entries[-1], now_s)
         taken += 1
     metrics.EVENTS_SENT.inc(taken * len(entries))
+
+
+def _chunk(dialect: Dialect, entries: list[Entry], made: dict[str, bytes]) -> bytes:
+    """The entries as a chunk of a response; empty where the dialect has nothing to say of them."""
+    shared = dialect.shared
+    if shared is not None and shared in made:
+        return made[shared]
+    frame = dialect.write(entries)
+    chunk = b"%x\r\n%b\r\n" % (len(frame), frame) if frame else b""
+    if shared is not None:
+        made[shared] = chunk
+    return chunk

@@ -39,11 +39,8 @@ class Control:
         job_id, _, fingerprint = (stored or value).partition(" ")
         return Reservation(job_id, fingerprint)
 
-    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> int:
-        """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one.
-
-        Answers how many open jobs there were without it.
-        """
+    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> None:
+        """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""
         mine = keys.jobs_of(job.tenant)
         with storage_errors():
             replies = await exchange(
@@ -56,11 +53,10 @@ class Control:
                     # endless.
                     ("PEXPIRE", mine, keep_ms, "NX"),
                     ("PEXPIRE", mine, keep_ms, "GT"),
-                    ("ZCARD", keys.OPEN),
                 ],
             )
-            *_, count = map(sound, replies)
-        return int(count) - 1
+            for reply in replies:
+                sound(reply)
 
     async def close(self, *jobs: JobKey) -> None:
         """Take ended jobs off the index of open ones."""
@@ -75,6 +71,12 @@ class Control:
             pipe.zrem(keys.OPEN, str(job))
             pipe.zrem(keys.jobs_of(job.tenant), job.id)
             await pipe.execute()
+
+    async def open_count(self) -> int:
+        """How many jobs have no terminal event."""
+        with storage_errors():
+            (count,) = await exchange(self._redis, [("ZCARD", keys.OPEN)])
+            return int(sound(count))
 
     async def open_jobs(self, offset: int, count: int) -> list[tuple[JobKey, int]]:
         """Open jobs with their creation (ms since 1970), oldest first."""

@@ -60,8 +60,8 @@ class _Sending(_Base):
 
         redis-py looks by reading with a time-out of zero, before every command that takes a connection from the pool.
         """
-        reader = self._reader
-        if reader is None or reader.at_eof() or reader.exception() is not None:
+        reader: Any = self._reader
+        if reader is None or reader.at_eof() or reader.exception() is not None or reader._buffer:  # noqa: SLF001
             return True
         return self._take([], 1)
 
@@ -70,9 +70,13 @@ class _Sending(_Base):
         await self.send_packed_command(packed)
         replies: list[Any] = []
         try:
-            while not self._take(replies, count):
-                async with asyncio.timeout(self.socket_timeout):
-                    await self._hiredis.read_from_socket()  # type: ignore[no-untyped-call]
+            whole = self._take(replies, count)
+            while not whole:
+                had = len(replies)
+                async with asyncio.timeout(self.socket_timeout):  # for each reply, as the client's own commands have it
+                    while not whole and len(replies) == had:
+                        await self._hiredis.read_from_socket()  # type: ignore[no-untyped-call]
+                        whole = self._take(replies, count)
         except BaseException as error:
             await self.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
@@ -145,6 +149,10 @@ class OwnLine:
             return await _one_by_one(self._redis, commands)
         if self._connection is None:
             self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        if self._connection.is_connected and await self._connection.can_read_destructive():
+            await (
+                self._connection.disconnect()
+            )  # closed from the other side, or of no use: as the pool looks at its own
         return await _exchange(self._connection, commands)
 
     async def aclose(self) -> None:
@@ -186,8 +194,16 @@ async def received(pubsub: PubSub, timeout_s: float) -> list[tuple[str, ...]]:
     """What has come to a subscriber, as (kind, channel, text); nothing after `timeout_s` of silence."""
     connection: object = pubsub.connection
     if isinstance(connection, _Sending):
-        # Without a subscription the answer to a ping is a plain word.
-        return [tuple(said) if isinstance(said, list) else (said,) for said in await connection.received(timeout_s)]
+        heard = []
+        for said in await connection.received(timeout_s):
+            if isinstance(said, Exception):
+                raise said
+            # Without a subscription the answer to a ping is a plain word.
+            heard.append(tuple(said) if isinstance(said, list) else (said,))
+            if heard[-1][0] == "unsubscribe":  # what redis-py would do on its own, slower way
+                pubsub.channels.pop(heard[-1][1], None)
+                pubsub.pending_unsubscribe_channels.discard(heard[-1][1])
+        return heard
     message = await pubsub.get_message(timeout=timeout_s)
     return [] if message is None else [(message["type"], message["channel"] or "", message["data"])]
 

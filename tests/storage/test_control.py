@@ -97,7 +97,7 @@ async def test_open_jobs_come_oldest_first_with_their_time_in_pages(stores: Stor
 async def test_indexing_a_job_twice_lists_it_once(stores: Stores) -> None:
     job = _job(NOW_MS)
     await _index(stores, job, job)
-    assert len(await stores.control.open_jobs(0, 10)) == 1
+    assert await stores.control.open_count() == 1
     assert await stores.control.jobs_before("acme", None, 9) == [job.id]
 
 
@@ -118,7 +118,7 @@ async def test_a_deleted_job_is_on_no_list(stores: Stores) -> None:
 
     await stores.control.forget(gone)
 
-    assert len(await stores.control.open_jobs(0, 10)) == 1
+    assert await stores.control.open_count() == 1
     assert await stores.control.jobs_before("acme", None, 9) == [other.id]
 
 

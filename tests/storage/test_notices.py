@@ -215,3 +215,13 @@ async def test_who_comes_after_one_that_gave_up_at_once_is_subscribed(notices: N
         await notices.subscribe("b", lambda _: None)
     assert notices._listeners.keys() == {"b"}
     assert notices._confirmations == {}
+
+
+async def test_who_has_left_is_not_remembered(stores: Stores) -> None:
+    await stores.notices.subscribe("stays", lambda _: None)
+    for number in range(20):
+        await stores.notices.subscribe(f"left-{number}", lambda _: None)
+        await stores.notices.unsubscribe(f"left-{number}")
+    pubsub = stores.notices._pubsub
+    assert pubsub is not None
+    await until(lambda: (len(pubsub.channels), len(pubsub.pending_unsubscribe_channels)) == (1, 0))

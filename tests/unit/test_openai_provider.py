@@ -156,6 +156,15 @@ async def test_without_a_key_the_error_names_the_variable(monkeypatch: pytest.Mo
     assert error.message == "Set OPENAI_API_KEY in the workers' environment."
 
 
+async def test_a_base_url_may_name_a_user_and_a_password(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url.replace("://", "://user:p%40ss@"))
+    async with aclosing(OpenAIProvider(Settings())) as provider:
+        assert (await call_it(provider)).text == said()
+    assert (await server.received(1)).headers["authorization"] == "Basic dXNlcjpwQHNz"
+
+
 @pytest.mark.parametrize("base_url", ["localhost:11434/v1", "nonsense"])
 async def test_a_base_url_that_is_none_is_a_fault_of_configuration(
     monkeypatch: pytest.MonkeyPatch, base_url: str

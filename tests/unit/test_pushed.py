@@ -1,6 +1,7 @@
 """Taking a body's bytes as they come: what it leans on in aiohttp and in the SDKs, and how it ends."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,9 @@ import openai
 import pytest
 from aiohttp import ClientPayloadError, StreamReader
 from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
 
+from tests.support.loops import end
 from tests.support.provider_server import ProviderServer
 from worker.providers.pushed import FRAMES_A_TURN, Pushing, body_of
 
@@ -31,19 +34,67 @@ class Reading:
         pushing = Pushing(self.body, lines, take or self.taken.append, lambda: self.patience_s)
         self.task = asyncio.create_task(pushing.run())
 
+    def saw(self, frame: bytes, taken: list[bytes]) -> None:
+        """Take a frame, of which `end` makes the answer whole."""
+        taken.append(frame)
+        if frame == b"end":
+            self.patience_s = 60.0
+
     async def ended(self) -> None:
         async with asyncio.timeout(10):
             await self.task
 
 
-async def test_bytes_are_taken_in_the_very_turn_in_which_they_come() -> None:
+async def test_bytes_are_taken_in_the_next_turn_without_a_tasks() -> None:
     reading = Reading()
     await asyncio.sleep(0)
     for number in range(3):
         reading.body.feed_data(b"a\nb")
+        assert len(reading.taken) == 2 * number  # aiohttp's parser is at work: nothing may be read from within it
+        await asyncio.sleep(0)
         assert len(reading.taken) == 2 * number + 2
     reading.body.feed_eof()
     await reading.ended()
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 40])
+async def test_an_answer_is_whole_however_the_network_cuts_it(size: int) -> None:
+    """Through aiohttp's own parser: chunks of the body need not come in one piece, nor one chunk at a time."""
+    said = [b"token %d" % number for number in range(20)]
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(line) + 1, line + b"\n") for line in said) + b"0\r\n\r\n"
+    handler, body = await _answer()
+    taken: list[bytes] = []
+    reading = asyncio.create_task(Pushing(body, lines, taken.append, lambda: None).run())
+    await asyncio.sleep(0)
+    for start in range(0, len(sent), size):
+        handler.data_received(sent[start : start + size])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await reading
+    assert b"".join(taken) == b"".join(said)
+
+
+async def test_what_came_is_let_go_once_it_is_taken() -> None:
+    handler, body = await _answer()
+    reading = asyncio.create_task(Pushing(body, lines, lambda _: None, lambda: None).run())
+    await asyncio.sleep(0)
+    pieces = [b"4\r\n%03d\n\r\n" % number for number in range(100)]
+    before = [sys.getrefcount(piece) for piece in pieces]
+    for piece in pieces:
+        handler.data_received(piece)
+        await asyncio.sleep(0)
+    assert [sys.getrefcount(piece) for piece in pieces][:-1] == before[:-1]
+    await end(reading)
+
+
+async def _answer() -> tuple[ResponseHandler, StreamReader]:
+    """A response in chunks whose head has come, and its body."""
+    handler = ResponseHandler(asyncio.get_running_loop())
+    handler.connection_made(asyncio.Transport())
+    handler.set_response_params(read_until_eof=True, auto_decompress=False)
+    handler.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    _, body = await handler.read()
+    return handler, body
 
 
 async def test_what_came_before_anybody_looked_is_taken_first() -> None:
@@ -61,6 +112,7 @@ async def test_of_a_flood_so_much_is_taken_a_turn_and_nothing_is_lost() -> None:
     reading.body.feed_data(b"x\n" * 5 * FRAMES_A_TURN)
     reading.body.feed_data(b"y")
     reading.body.feed_eof()
+    await asyncio.sleep(0)
     assert len(reading.taken) == FRAMES_A_TURN
     await reading.ended()
     assert reading.taken == [b"x"] * 5 * FRAMES_A_TURN + [b"y"]
@@ -75,6 +127,17 @@ async def test_what_taking_raises_ends_the_reading() -> None:
     reading.body.feed_data(b"a")
     with pytest.raises(ValueError, match="enough"):
         await reading.ended()
+
+
+async def test_what_came_before_the_connection_broke_may_hold_the_end() -> None:
+    taken: list[bytes] = []
+    reading = Reading(take=lambda frame: reading.saw(frame, taken))
+    await asyncio.sleep(0)
+    reading.body.feed_data(b"x\n" * 3 * FRAMES_A_TURN)
+    reading.body.feed_data(b"end")
+    reading.body.set_exception(ClientPayloadError("cut"))
+    await reading.ended()
+    assert len(taken) == 3 * FRAMES_A_TURN + 1
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -78,3 +78,16 @@ async def test_a_broken_socket_is_a_connection_error() -> None:
 
     assert writer.closed
     assert writer.sent == [b"PING"]
+
+
+@pytest.mark.parametrize("stray", [b"+stray\r\n", b"+half a", None])
+async def test_a_connection_on_which_something_lies_that_nobody_asked_for_is_of_no_use(stray: bytes | None) -> None:
+    with connection() as (made, _):
+        reader = asyncio.StreamReader()
+        made._reader = reader
+        assert not await made.can_read_destructive()  # type: ignore[no-untyped-call]
+        if stray is None:
+            reader.feed_eof()
+        else:
+            reader.feed_data(stray)
+        assert await made.can_read_destructive()  # type: ignore[no-untyped-call]

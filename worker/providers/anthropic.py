@@ -189,9 +189,11 @@ class AnthropicProvider:
     def _connect(self) -> AsyncAnthropic:
         if self._client is None:
             key, base_url = wire.credentials("anthropic")
+            base_url, headers = wire.without_user(base_url or _OFFICIAL)
             self._client = AsyncAnthropic(
                 api_key=key,
-                base_url=base_url or _OFFICIAL,
+                base_url=base_url,
+                default_headers=headers,
                 max_retries=0,
                 http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
             )

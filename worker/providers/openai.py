@@ -200,9 +200,11 @@ class OpenAIProvider:
     def _connect(self) -> AsyncOpenAI:
         if self._client is None:
             key, base_url = wire.credentials("openai")
+            base_url, headers = wire.without_user(base_url or _OFFICIAL)
             self._client = AsyncOpenAI(
                 api_key=key,
-                base_url=base_url or _OFFICIAL,
+                base_url=base_url,
+                default_headers=headers,
                 max_retries=0,
                 http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
             )

@@ -1,8 +1,8 @@
-"""An answer's bytes in the very turn of the loop in which they come, from under the SDKs' transport on aiohttp.
+"""An answer's bytes without a task's turn for each, from under the SDKs' transport on aiohttp.
 
 Pulled through the transport, a token passes eight coroutines and a task's wake-up, which cost more than all that is
 done with it. aiohttp wakes whoever waits for a body through a future; what stands in that future's place here takes the
-bytes at once. The four names of aiohttp's that this leans on are held by tests/unit/test_pushed.py.
+bytes in the next turn of the loop. The names that this leans on are held by tests/unit/test_pushed.py.
 """
 
 import asyncio
@@ -47,6 +47,7 @@ class Pushing:
         self._patience_s = patience_s
         self._frames: deque[bytes] = deque()
         self._loop = asyncio.get_running_loop()
+        self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -67,31 +68,37 @@ class Pushing:
 
     def set_result(self, _: None) -> None:
         """From aiohttp: something has come, or the end."""
-        self._go_on()
+        self._soon()
 
-    def set_exception(self, error: BaseException) -> None:
+    def set_exception(self, _: BaseException) -> None:
         """From aiohttp: the connection broke."""
-        self._end(None if self._patience_s() is not None else error)
+        self._soon()
+
+    def _soon(self) -> None:
+        # Not now: aiohttp calls from within its parser, and to read from the body enters that parser again.
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
+        self._scheduled = False
         if self._ended.done():
-            return
-        broken = self._body.exception()
-        if broken is not None and not self._frames:
-            self.set_exception(broken)
             return
         try:
             more = self._take_some()
         except Exception as error:
             self._end(error)
             return
+        patience_s = self._patience_s()
+        broken = self._body.exception()
         if more:
-            self._loop.call_soon(self._go_on)
+            self._soon()
+        elif broken is not None:
+            self._end(None if patience_s is not None else broken)
         elif self._body.at_eof():
             self._end(None)
         else:
-            self._body._waiter = self  # noqa: SLF001
-            patience_s = self._patience_s()
+            self._body._waiter = self  # noqa: SLF001 - see above
             if patience_s is not None or self._timer is not None:
                 self._prolong(patience_s)
 
@@ -99,7 +106,8 @@ class Pushing:
         """Whether there may be more than what a turn allows."""
         for _ in range(FRAMES_A_TURN):
             while not self._frames:
-                chunk = self._body.read_nowait()
+                # What came before the connection broke may hold the end; in public a broken body gives nothing.
+                chunk = self._body._read_nowait(-1) if self._body.exception() else self._body.read_nowait()  # noqa: SLF001
                 if not chunk:
                     return False
                 self._frames.extend(self._cut(chunk))

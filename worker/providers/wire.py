@@ -10,10 +10,12 @@ import asyncio
 import json
 import os
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx2
 import msgspec
@@ -65,6 +67,17 @@ def credentials(vendor: str) -> tuple[str, str]:
     if not key and not base_url:
         raise ProviderError("provider_not_configured", f"Set {prefix}_API_KEY in the workers' environment.")
     return key or "none", base_url
+
+
+def without_user(base_url: str) -> tuple[str, dict[str, str]]:
+    """A base URL without the user and password that it may name, and the headers that say them instead: the transport
+    refuses a request that names both them and the SDK's key."""
+    parts = urlsplit(base_url)
+    if parts.username is None:
+        return base_url, {}
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    clean = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return urlunsplit(clean), {"Authorization": f"Basic {b64encode(user).decode()}"}
 
 
 def decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
