@@ -18,6 +18,9 @@ QUERIES = (
 )
 
 
+@pytest.mark.requirement("CU-2")
+@pytest.mark.requirement("CU-5")
+@pytest.mark.requirement("CU-7")
 @pytest.mark.parametrize("query", QUERIES)
 async def test_both_ways_give_the_same_answer(wire: Wire, query: str) -> None:
     job = await wire.submit("one two three")
@@ -27,6 +30,7 @@ async def test_both_ways_give_the_same_answer(wire: Wire, query: str) -> None:
     assert _without_names(short) == _without_names(long)
 
 
+@pytest.mark.requirement("GN-1")
 @pytest.mark.parametrize(
     "path", ["/jobs/nonsense/events", "/jobs/01m8000000000000000000000/events", "/jobs/%2F/events"]
 )
