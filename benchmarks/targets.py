@@ -110,7 +110,7 @@ TARGETS = (
     Target("streams_1000", "the same, CPU a token, starts and ends with it", "cpu_us", "µs", 0.25, D),
     Target("flood", "flood, 50 streams", "tokens_per_s", "tok/s", 12, D, sense="at least"),
     Target("fan_out", "one log → 1,000 readers, CPU an event", "window_cpu_us", "µs", 0.4, R),
-    Target("fan_out", "the same, over the C floor", "window_cpu_us", "µs", 2.3, C),
+    Target("fan_out", "one log → 1,000 readers, CPU an event, over the C floor", "window_cpu_us", "µs", 2.3, C),
     Target("replay_10k", "replay of 10,000 tokens", "replay_10k_ms", "ms", 1.0, R),
     Target("replay_10k", "replay of 100,000 tokens", "replay_100k_ms", "ms", 1.5, R),
     Target(
