@@ -32,6 +32,7 @@ async def lose_wakes(count: int) -> Sequence[Figure]:
             await all_opened(readers)
             dropped, behind_s = 0, []
             for _ in range(count):
+                await until(lambda: _subscribed(cluster))  # again: a node catches up sooner than it subscribes
                 dropped += await _block(cluster, jobs)
                 behind_s.append(await _caught_up(cluster, readers))
             await asyncio.gather(*(tailrace.cancel(job) for job in jobs))
@@ -63,6 +64,11 @@ async def _block(cluster: Cluster, jobs: list[str]) -> int:
         finally:
             cluster.apis[0].signal(signal.SIGCONT)
         return _dropped(client.info("stats")) - before
+
+
+def _subscribed(cluster: Cluster) -> bool:
+    with cluster.valkey.client() as client:
+        return any(int(one.get("sub", 0)) == LOGS for one in client.client_list())
 
 
 def _dropped(stats: dict[str, int]) -> int:
