@@ -131,7 +131,6 @@ async def test_readers_that_come_back_together_have_a_page_read_once_for_all(
     readings = [Reading(node, job) for _ in range(6)]
     await until(lambda: all(reading.attached for reading in readings))
     await until(lambda: reads == 1)
-    await asyncio.sleep(0)
     if left != "nobody":
         await end(readings.pop(0 if left == "who reads" else -1).task)
         await until(lambda: reads == (2 if left == "who reads" else 1))

@@ -13,7 +13,7 @@ from aiohttp import ClientPayloadError, StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 
-from tests.support.loops import end
+from tests.support.loops import end, until
 from tests.support.provider_server import ProviderServer
 from worker.providers.pushed import FRAMES_A_TURN, Pushing, body_of
 
@@ -21,6 +21,11 @@ from worker.providers.pushed import FRAMES_A_TURN, Pushing, body_of
 def lines(chunk: bytes) -> list[bytes]:
     """Every line is a frame."""
     return chunk.splitlines()
+
+
+async def at_rest(body: StreamReader) -> None:
+    """Return once all that has come was taken: more is being waited for, or there is no more."""
+    await until(lambda: body._waiter is not None or body.is_eof())
 
 
 class Reading:
@@ -33,6 +38,10 @@ class Reading:
         self.patience_s = patience_s
         pushing = Pushing(self.body, lines, take or self.taken.append, lambda: self.patience_s)
         self.task = asyncio.create_task(pushing.run())
+
+    async def begun(self) -> None:
+        """Return once the body is being waited for."""
+        await at_rest(self.body)
 
     def saw(self, frame: bytes, taken: list[bytes]) -> None:
         """Take a frame, of which `end` makes the answer whole."""
@@ -47,12 +56,11 @@ class Reading:
 
 async def test_bytes_are_taken_in_the_next_turn_without_a_tasks() -> None:
     reading = Reading()
-    await asyncio.sleep(0)
+    await reading.begun()
     for number in range(3):
         reading.body.feed_data(b"a\nb")
         assert len(reading.taken) == 2 * number  # aiohttp's parser is at work: nothing may be read from within it
-        await asyncio.sleep(0)
-        assert len(reading.taken) == 2 * number + 2
+        await until(lambda number=number: len(reading.taken) == 2 * number + 2)  # type: ignore[misc]
     reading.body.feed_eof()
     await reading.ended()
 
@@ -65,10 +73,10 @@ async def test_an_answer_is_whole_however_the_network_cuts_it(size: int) -> None
     handler, body = await _answer()
     taken: list[bytes] = []
     reading = asyncio.create_task(Pushing(body, lines, taken.append, lambda: None).run())
-    await asyncio.sleep(0)
+    await at_rest(body)
     for start in range(0, len(sent), size):
         handler.data_received(sent[start : start + size])
-        await asyncio.sleep(0)
+        await at_rest(body)
     async with asyncio.timeout(10):
         await reading
     assert b"".join(taken) == b"".join(said)
@@ -77,12 +85,12 @@ async def test_an_answer_is_whole_however_the_network_cuts_it(size: int) -> None
 async def test_what_came_is_let_go_once_it_is_taken() -> None:
     handler, body = await _answer()
     reading = asyncio.create_task(Pushing(body, lines, lambda _: None, lambda: None).run())
-    await asyncio.sleep(0)
+    await at_rest(body)
     pieces = [b"4\r\n%03d\n\r\n" % number for number in range(100)]
     before = [sys.getrefcount(piece) for piece in pieces]
     for piece in pieces:
         handler.data_received(piece)
-        await asyncio.sleep(0)
+        await at_rest(body)
     assert [sys.getrefcount(piece) for piece in pieces][:-1] == before[:-1]
     await end(reading)
 
@@ -107,15 +115,28 @@ async def test_what_came_before_anybody_looked_is_taken_first() -> None:
 
 
 async def test_of_a_flood_so_much_is_taken_a_turn_and_nothing_is_lost() -> None:
-    reading = Reading()
-    await asyncio.sleep(0)
+    taken: list[bytes] = []
+    turns: list[int] = []
+    """How many frames were taken in each turn of the loop."""
+    turn_is_over = asyncio.Event()
+    turn_is_over.set()
+
+    def take(frame: bytes) -> None:
+        taken.append(frame)
+        if turn_is_over.is_set():
+            turn_is_over.clear()
+            turns.append(0)
+            asyncio.get_running_loop().call_soon(turn_is_over.set)
+        turns[-1] += 1
+
+    reading = Reading(take=take)
+    await reading.begun()
     reading.body.feed_data(b"x\n" * 5 * FRAMES_A_TURN)
     reading.body.feed_data(b"y")
     reading.body.feed_eof()
-    await asyncio.sleep(0)
-    assert len(reading.taken) == FRAMES_A_TURN
     await reading.ended()
-    assert reading.taken == [b"x"] * 5 * FRAMES_A_TURN + [b"y"]
+    assert taken == [b"x"] * 5 * FRAMES_A_TURN + [b"y"]
+    assert turns == [FRAMES_A_TURN] * 5 + [1]
 
 
 async def test_what_taking_raises_ends_the_reading() -> None:
@@ -123,7 +144,7 @@ async def test_what_taking_raises_ends_the_reading() -> None:
         raise ValueError("enough")
 
     reading = Reading(take=refuse)
-    await asyncio.sleep(0)
+    await reading.begun()
     reading.body.feed_data(b"a")
     with pytest.raises(ValueError, match="enough"):
         await reading.ended()
@@ -132,7 +153,7 @@ async def test_what_taking_raises_ends_the_reading() -> None:
 async def test_what_came_before_the_connection_broke_may_hold_the_end() -> None:
     taken: list[bytes] = []
     reading = Reading(take=lambda frame: reading.saw(frame, taken))
-    await asyncio.sleep(0)
+    await reading.begun()
     reading.body.feed_data(b"x\n" * 3 * FRAMES_A_TURN)
     reading.body.feed_data(b"end")
     reading.body.set_exception(ClientPayloadError("cut"))
@@ -143,7 +164,7 @@ async def test_what_came_before_the_connection_broke_may_hold_the_end() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_broken_connection_spoils_only_what_is_not_whole(*, whole: bool) -> None:
     reading = Reading(patience_s=60.0 if whole else None)
-    await asyncio.sleep(0)
+    await reading.begun()
     reading.body.feed_data(b"a")
     reading.body.set_exception(ClientPayloadError("cut"))
     if whole:
@@ -156,7 +177,7 @@ async def test_a_broken_connection_spoils_only_what_is_not_whole(*, whole: bool)
 
 async def test_silence_after_the_whole_ends_it() -> None:
     reading = Reading()
-    await asyncio.sleep(0)
+    await reading.begun()
     reading.patience_s = 0.0
     reading.body.feed_data(b"a")
     await reading.ended()
@@ -164,7 +185,7 @@ async def test_silence_after_the_whole_ends_it() -> None:
 
 async def test_a_reading_that_is_cancelled_takes_nothing_more() -> None:
     reading = Reading()
-    await asyncio.sleep(0)
+    await reading.begun()
     reading.task.cancel()
     await asyncio.wait([reading.task])
     reading.body.feed_data(b"a")

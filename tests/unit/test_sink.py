@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from api.dialects import dialect
 from api.sink import Sink, pour
 from shared.events import Done, Entry, Event, EventId, Token
+from tests.support.loops import until
 
 DONE = Done("stop", {}, 2, 1, {})
 
@@ -34,7 +35,7 @@ def entries(*events: Event, after: int = 2) -> list[Entry]:
 async def waiting(sink: Sink) -> AsyncIterator["asyncio.Task[None]"]:
     """The sink with its reader's task asleep."""
     task = asyncio.create_task(sink.left())
-    await asyncio.sleep(0)
+    await until(lambda: sink._left is not None)
     try:
         yield task
     finally:
@@ -58,8 +59,6 @@ async def test_all_that_wait_get_the_same_bytes_without_a_turn_of_their_tasks() 
         pour(entries(Token("a"), Token("b")), sinks)
         assert not one.done()
         assert not two.done()
-        await asyncio.sleep(0)
-        assert not one.done()
     assert wires[0].chunks == wires[1].chunks
     assert body(wires[0].chunks) == b'id: 7-4\nevent: token\ndata: {"text":"ab","n":2}\n\n'
     assert {sink.cursor for sink in sinks} == {EventId(7, 4)}
