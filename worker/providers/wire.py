@@ -12,7 +12,7 @@ import os
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -148,21 +148,13 @@ async def answer(
 
     `read` makes the reader, given the vendor's request id. Raises ProviderError, whatever the SDK raised.
     """
-    started = False
-    try:
-        async with request() as response:
-            started = True
-            _expect_events(response.headers)
-            reader = read(response.request_id)
-            async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
-                async for data in frames:
-                    for piece in reader.feed(data):
-                        yield piece
-            for piece in reader.finish():
-                yield piece
-    except Exception as error:
-        # `from None`: the vendor's own words may hold the prompt or a key.
-        raise failures.classify(error, started=started) from None
+    async with _opened(request, read) as (response, reader):
+        async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
+            async for data in frames:
+                for piece in reader.feed(data):
+                    yield piece
+        for piece in reader.finish():
+            yield piece
 
 
 async def pour(
@@ -170,33 +162,42 @@ async def pour(
     read: Callable[[str | None], Reader],
     take: Callable[[Piece], object],
 ) -> None:
-    """As `answer`, but each piece is given to `take` in the turn of the loop in which its bytes come.
+    """As `answer`, but each piece is given to `take`, without a task's turn for it where the body can be had as it is.
 
     What `take` raises ends the answer; it has to be a TailraceError.
     """
+    async with _opened(request, read) as (response, reader):
+
+        def feed(data: bytes) -> None:
+            for piece in reader.feed(data):
+                take(piece)
+
+        body = body_of(response)
+        if body is not None:
+            await Pushing(body, Decoder().feed, feed, lambda: reader.patience_s).run()
+        else:
+            async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
+                async for data in frames:
+                    feed(data)
+        for piece in reader.finish():
+            take(piece)
+
+
+@asynccontextmanager
+async def _opened(
+    request: Callable[[], AbstractAsyncContextManager[Response]], read: Callable[[str | None], Reader]
+) -> AsyncIterator[tuple[Response, Reader]]:
+    """The response and its reader; what the SDK raises until it is closed, as ProviderError."""
     started = False
     try:
         async with request() as response:
             started = True
             _expect_events(response.headers)
-            reader = read(response.request_id)
-
-            def feed(data: bytes) -> None:
-                for piece in reader.feed(data):
-                    take(piece)
-
-            body = body_of(response)
-            if body is not None:
-                await Pushing(body, Decoder().feed, feed, lambda: reader.patience_s).run()
-            else:
-                async with aclosing(_frames(response.iter_bytes(), reader)) as frames:
-                    async for data in frames:
-                        feed(data)
-            for piece in reader.finish():
-                take(piece)
+            yield response, read(response.request_id)
     except TailraceError:
         raise
     except Exception as error:
+        # `from None`: the vendor's own words may hold the prompt or a key.
         raise failures.classify(error, started=started) from None
 
 
