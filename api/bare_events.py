@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.auth import tenant_by_key
 from api.connection import CloseWithoutAnswerError, Closing
@@ -34,8 +34,7 @@ class BareEvents:
     """Wraps the application, behind the guard."""
 
     def __init__(self, app: FastAPI) -> None:
-        self._app: ASGIApp = app
-        self._fastapi = app
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a plain request for events; pass everything else on."""
@@ -43,7 +42,7 @@ class BareEvents:
         if path is None or not (request := Request(scope)).query_params.keys() <= _PLAIN:
             await self._app(scope, receive, send)
             return
-        scope["app"] = self._fastapi
+        scope["app"] = self._app
         scope["route"] = _ROUTE
         response = await _answer(request, path[1])
         await response(scope, receive, send)

@@ -48,12 +48,7 @@ class _Sending(_Base):
                 writer.writelines([command] if isinstance(command, bytes) else command)
                 await writer.drain()
         except BaseException as error:
-            await self.disconnect(nowait=True)
-            if isinstance(error, TimeoutError):
-                raise RedisTimeoutError("Timeout writing to socket") from None
-            if isinstance(error, OSError):
-                raise RedisConnectionError(f"Error while writing to socket: {error}") from error
-            raise
+            raise await self._given_up(error, "writing to") from None
 
     async def can_read_destructive(self) -> bool:
         """Whether something has come that nobody waits for, or the end: then the connection is of no use.
@@ -78,12 +73,7 @@ class _Sending(_Base):
                         await self._hiredis.read_from_socket()  # type: ignore[no-untyped-call]
                         whole = self._take(replies, count)
         except BaseException as error:
-            await self.disconnect(nowait=True)
-            if isinstance(error, TimeoutError):
-                raise RedisTimeoutError("Timeout reading from socket") from None
-            if isinstance(error, OSError):
-                raise RedisConnectionError(f"Error while reading from socket: {error}") from error
-            raise
+            raise await self._given_up(error, "reading from") from None
         return replies
 
     async def received(self, timeout_s: float) -> list[Any]:
@@ -96,6 +86,13 @@ class _Sending(_Base):
         except TimeoutError:
             return []
         return said
+
+    async def _given_up(self, error: BaseException, doing: str) -> BaseException:
+        """Close the connection, of which nobody knows any more what is under way on it; the error to raise for it."""
+        await self.disconnect(nowait=True)
+        if isinstance(error, TimeoutError):
+            return RedisTimeoutError(f"Timeout {doing} socket")
+        return RedisConnectionError(f"Error while {doing} socket: {error}") if isinstance(error, OSError) else error
 
     def _take(self, replies: list[Any], count: int) -> bool:
         """Move whole replies from the buffer into `replies`; whether there are `count` now."""
