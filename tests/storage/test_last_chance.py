@@ -19,6 +19,14 @@ async def _crashed(stores: Stores, times: int) -> tuple[JobKey, int]:
     return job, taken.epoch
 
 
+class Clock:
+    """What a LastChance takes for the time."""
+
+    def __init__(self, of: LastChance, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.s = 0.0
+        monkeypatch.setattr(of, "_now_s", lambda: self.s)
+
+
 async def test_one_at_a_time_runs_of_the_jobs_that_have_one_crash_left(stores: Stores) -> None:
     here = LastChance(stores.jobs, "here")
     first, second = await _crashed(stores, 2), await _crashed(stores, 2)
@@ -37,8 +45,7 @@ async def test_the_next_may_begin_when_the_last_has_outlived_its_probation(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = LastChance(stores.jobs, "here")
-    clock = 0.0
-    monkeypatch.setattr(here, "_now_s", lambda: clock)
+    clock = Clock(here, monkeypatch)
     waiting = [await _crashed(stores, 2) for _ in range(3)]
     began: list[int] = []
     async with AsyncExitStack() as running:
@@ -46,7 +53,7 @@ async def test_the_next_may_begin_when_the_last_has_outlived_its_probation(
             may = [job for job in waiting if await running.enter_async_context(here.place(*job))]
             waiting = [job for job in waiting if job not in may]
             began.append(len(may))
-            clock += PROBATION_S
+            clock.s += PROBATION_S
 
     assert began == [1, 1, 1]
 
@@ -55,13 +62,12 @@ async def test_who_outlived_its_probation_is_pardoned_one_crash_before_another_b
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = LastChance(stores.jobs, "w9")
-    clock = 0.0
-    monkeypatch.setattr(here, "_now_s", lambda: clock)
+    clock = Clock(here, monkeypatch)
     (job, epoch), *others = [await _crashed(stores, 2) for _ in range(3)]
     async with here.place(job, epoch):
         assert (await acts.claim(stores, job, "w9")).record.crashes == 2
         for other in others:  # each may take the worker down; the pardon is for once
-            clock += PROBATION_S
+            clock.s += PROBATION_S
             async with here.place(*other) as may:
                 assert may
             assert (await stores.jobs.show(job)).crashes == 1

@@ -1,7 +1,6 @@
 """Generations that the provider keeps, from claim to end: read on by whoever has the job, and ended with it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -21,14 +20,6 @@ from worker.gate import Gate
 from worker.generate import Generation, Stop, Tools
 from worker.providers.openai import OpenAIProvider
 from worker.pump import ProviderLookup
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 def _tools(stores: Stores, provider: OpenAIProvider, worker: str) -> Tools:

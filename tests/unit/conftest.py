@@ -11,7 +11,6 @@ from tests.support.client_kit import Waits
 from tests.support.fake_node import (
     FakeNode,
 )
-from tests.support.provider_server import ProviderServer
 
 
 @pytest.fixture
@@ -29,12 +28,3 @@ def waits() -> Waits:
 async def tailrace(node: FakeNode, waits: Waits) -> AsyncIterator[AsyncTailrace]:
     async with AsyncTailrace(node.url, "k", patience=waits.patience()) as client:
         yield client
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProviderServer]:
-    """A provider that the environment's settings lead to."""
-    async with ProviderServer() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
