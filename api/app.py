@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from api import problems
-from api.bare_events import BareEvents
 from api.guard import Guard
 from api.node import running_node
 from api.routes import events, jobs, ops, tutorial
+from api.short_cuts import ShortCuts
 from shared.settings import Settings
 from shared.telemetry import package_version
 
@@ -53,4 +53,4 @@ def create_app(settings: Settings) -> FastAPI:
 
 def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
     """What the server runs: the application behind its guard."""
-    return Guard(BareEvents(app), settings.max_body_bytes)
+    return Guard(ShortCuts(app), settings.max_body_bytes)

@@ -14,6 +14,9 @@ from api.problems import problem
 from shared import metrics
 from shared.errors import TailraceError
 
+BODY = "tailrace.body"
+"""In the scope: the whole body, for whoever does not ask for it by `receive`."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -46,7 +49,7 @@ class Guard:
             await send(message)
 
         try:
-            body = await self._read(headers, receive)
+            body = scope[BODY] = await self._read(headers, receive)
             await self._app(scope, _replay(body, receive), send_with_id)
         except TailraceError as error:
             await problem(error, request_id)(scope, receive, send_with_id)

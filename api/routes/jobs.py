@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from api.auth import Tenant
 from api.dialects import dialect
 from api.intake import check_key, take_in
+from api.node import Node
 from api.problems import documented
 from api.routes.common import JobDep, KeyHeader, NodeDep, created
 from api.schemas import JobIn, JobList, JobOut
@@ -56,10 +57,15 @@ async def create(
 ) -> Response:
     """Puts the generation on the queue; its log holds `queued` when this answers. With `Accept: text/event-stream` the
     answer is the events themselves."""
+    return await answer(node, tenant, body, idempotency_key, request.headers.get("accept", ""))
+
+
+async def answer(node: Node, tenant: str, body: JobIn, idempotency_key: str | None, accept: str) -> Response:
+    """Take the job in; the answer is the job, or its events where they are accepted."""
     asked = body.to_request(node.settings)
     record, replayed = await take_in(node, tenant, asked, check_key(idempotency_key))
     # A node that is leaving still names the job that it made; its events are to be had from another.
-    if "text/event-stream" in request.headers.get("accept", "") and not node.leaving.done():
+    if "text/event-stream" in accept and not node.leaving.done():
         return created(node, record, dialect("native"), replayed=replayed)
     headers = {"Location": f"/jobs/{record.key.id}"}
     if replayed:
