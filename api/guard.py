@@ -15,7 +15,7 @@ from shared import metrics
 from shared.errors import TailraceError
 
 BODY = "tailrace.body"
-"""In the scope: the whole body, for whoever does not ask for it by `receive`."""
+"""In the scope: the whole body, until somebody takes it, by `receive` or from here."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -49,8 +49,9 @@ class Guard:
             await send(message)
 
         try:
-            body = scope[BODY] = await self._read(headers, receive)
-            await self._app(scope, _replay(body, receive), send_with_id)
+            # Without a name here: an answer that is a stream would hold it for as long as it lasts.
+            scope[BODY] = await self._read(headers, receive)
+            await self._app(scope, _replay(scope, receive), send_with_id)
         except TailraceError as error:
             await problem(error, request_id)(scope, receive, send_with_id)
         except CloseWithoutAnswerError:
@@ -91,15 +92,12 @@ def _count(scope: Scope, status: str) -> None:
     metrics.REQUESTS.labels(method, getattr(scope.get("route"), "path", "none"), status).inc()
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` first, then what the connection says."""
-    given = False
+def _replay(scope: Scope, receive: Receive) -> Receive:
+    """A `receive` that gives the body first, unless it was taken already, then what the connection says."""
 
     async def replayed() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        if BODY in scope:
+            return {"type": "http.request", "body": scope.pop(BODY), "more_body": False}
+        return await receive()
 
     return replayed

@@ -49,13 +49,12 @@ class ShortCuts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a plain request; pass everything else on."""
         answer = _plain(scope)
-        if answer is not None:
-            scope["app"] = self._app
-            try:
-                response = await _answered(answer, Request(scope))
-            except _PassOnError:
-                answer = None
-        await (self._app if answer is None else response)(scope, receive, send)
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        # Neither the request nor the response has a name here: a stream would hold them for as long as it lasts.
+        await (await _answered(answer, Request(scope)) or self._app)(scope, receive, send)
 
 
 def _plain(scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
@@ -82,6 +81,7 @@ async def _job(request: Request) -> Response:
         body = JobIn.model_validate(given)
     except (ValueError, RecursionError):
         raise _PassOnError from None
+    del request.scope[BODY]
     return await jobs.answer(node, tenant, body, headers.get("idempotency-key"), headers.get("accept", ""))
 
 
@@ -97,12 +97,12 @@ def _tenant(request: Request, node: Node) -> str:
     return tenant_by_key(node.settings, key if scheme.lower() == "bearer" else "")
 
 
-async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-    """The answer, or what api/problems.py has the framework make of the error."""
+async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response | None:
+    """The answer, or what api/problems.py has the framework make of the error. None where that is the framework's."""
     try:
         return await answer(request)
     except _PassOnError:
-        raise
+        return None
     except TailraceError as error:
         return problem(error, request.scope.get("tailrace.request_id"))
     except CloseWithoutAnswerError:
