@@ -49,11 +49,13 @@ class Lost:
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where a reader begins. `now`: a snapshot, then only what comes. `survivors`: likewise, from an empty cursor on,
-    where the log holds text that a reset took back, for dialects that cannot retract it."""
+    where the log holds text that a reset took back, for dialects that cannot retract it. `new`: of a log that was made
+    a moment ago."""
 
     cursor: EventId = START
     now: bool = False
     survivors: bool = False
+    new: bool = False
 
     @property
     def word(self) -> str:
@@ -124,7 +126,7 @@ class Reader:
         that goes away, unless it needs a snapshot just then.
         """
         cursor = start.cursor
-        async with self._tails.attach(self._job) as tail:
+        async with self._tails.attach(self._job, new=start.new) as tail:
             yield Run([])
             snapshot = await self._first(start)
             if snapshot is not None:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from api.sink import Sink, pour
 from shared import metrics
 from shared.errors import StorageError
-from shared.events import TERMINAL, Entry, EventId
+from shared.events import START, TERMINAL, Entry, EventId
 from shared.jobs import JobKey
 from shared.storage.keys import notice_channel
 from shared.storage.log import EventLog, Page
@@ -158,21 +158,25 @@ class Tails:
         """Held by a reader while it reads a page of its own."""
 
     @asynccontextmanager
-    async def attach(self, job: JobKey) -> AsyncIterator[Tail]:
-        """The tail of `job` for one reader. StorageError where its notices cannot be subscribed to."""
-        tail = await self._opened(job)
+    async def attach(self, job: JobKey, *, new: bool = False) -> AsyncIterator[Tail]:
+        """The tail of `job` for one reader. StorageError where its notices cannot be subscribed to.
+
+        `new`: the log was made a moment ago, so that all of it is recent, and its end need not be looked for.
+        """
+        tail = await self._opened(job, START if new else None)
         try:
             yield tail
         finally:
             await self._detach(tail)
 
-    async def _opened(self, job: JobKey) -> Tail:
+    async def _opened(self, job: JobKey, base: EventId | None) -> Tail:
         """A tail whose subscription is confirmed, this reader counted in."""
         while True:
             tail = self._tails.get(job)
             first = tail is None
             if tail is None:
                 tail = self._tails[job] = Tail(job, self._ring_events)
+                tail.base = base
             tail.readers += 1
             try:
                 if first:
@@ -254,7 +258,7 @@ class Tails:
 
     def _take(self, tail: Tail, page: Page) -> None:
         unheard, tail.unheard = tail.unheard, False
-        if not page.held:
+        if not page.held or page.empty_log:
             tail.rebase(None)  # readers look for themselves; the next tick finds the log's new end
         elif page.entries:
             metrics.LATE_NOTICES.inc(unheard)

@@ -71,7 +71,8 @@ async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect)
 
 def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) -> EventStream:
     """The events of a job that this very request has made, or made before (`replayed`), from the first on."""
-    response = _event_stream(node, record, Start(survivors=not dialect.retracts), dialect, made_here=True)
+    start = Start(survivors=not dialect.retracts, new=not replayed)
+    response = _event_stream(node, record, start, dialect, made_here=True)
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response

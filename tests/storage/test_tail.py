@@ -39,6 +39,18 @@ async def _write(stores: Stores, job: JobKey, epoch: int, seq: int, chance: rand
     await finish(stores, job, epoch, seq)
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_reader_of_a_log_that_was_just_made_gets_all_of_it(stores: Stores, node: Node, seed: int) -> None:
+    chance = random.Random(seed)
+    job = await acts.create(stores)
+    reading = Reading(node, job, Start(new=True))
+    for _ in range(chance.randint(0, 30)):
+        await asyncio.sleep(0)
+    epoch = (await acts.claim(stores, job)).epoch
+    await _write(stores, job, epoch, 3, chance)
+    assert await reading.ended() == await stores.log.read_all(job)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_reader_gets_exactly_what_follows_its_cursor(stores: Stores, node: Node, seed: int) -> None:
     chance = random.Random(seed)

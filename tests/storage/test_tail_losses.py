@@ -112,6 +112,19 @@ async def test_a_log_that_is_deleted_under_a_reader_is_told_as_lost(stores: Stor
     assert (reading.lost.code, reading.lost.attempt, reading.lost.retryable) == ("log_lost", 1, True)
 
 
+@pytest.mark.parametrize("gone_first", [True, False])
+async def test_a_new_log_that_is_lost_at_once_is_told_as_lost(stores: Stores, node: Node, gone_first: bool) -> None:
+    job = await acts.create(stores)
+    if gone_first:
+        await stores.redis.delete(job_keys(job).log)
+    reading = Reading(node, job, Start(new=True))
+    await until(lambda: gone_first or len(reading.entries) == 1)
+    await stores.redis.delete(job_keys(job).log)
+    assert len(await reading.ended()) == (0 if gone_first else 1)
+    assert reading.lost is not None
+    assert reading.lost.code == "log_lost"
+
+
 async def test_a_reader_of_a_lost_log_gets_the_end_that_the_job_came_to(stores: Stores, node: Node) -> None:
     job, epoch = await running_job(stores, tokens=3)
     await stores.redis.delete(job_keys(job).log)
