@@ -1,23 +1,19 @@
-"""Taking a job in: the steps of a POST, ordered so that a crash between any two leaves nothing half-made for good.
+"""Taking a job in: what a POST stands for, a new job or one that was made before under its Idempotency-Key.
 
-Idempotency record (NX) → index of open jobs → log → offer (DESIGN §4). A retry or the reaper completes any prefix; from
-the log on, the answer is 202 whatever happens to the offer.
+The key's record (NX) comes before all else, so that a crash anywhere behind it is completed by a retry (DESIGN §4).
 """
 
 import hashlib
-import logging
 import re
-import time
 
 import msgspec
 
 from api.node import Node
-from shared.errors import StorageError, TailraceError
+from shared.errors import TailraceError
 from shared.jobs import JobKey, JobRecord, JobRequest, new_job_id
 from shared.storage.control import Reservation
-from shared.storage.keys import OPEN_SLACK_MS, TOMBSTONE_MS
-
-log = logging.getLogger(__name__)
+from shared.storage.creation import Creation
+from shared.storage.keys import OPEN_SLACK_MS
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -56,28 +52,18 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
             existing = await _existing(node, job)
             if existing is not None:
                 if settings.replicas:  # the first answer may have been that they do not have it
-                    await _make(node, job, request, ttl_s)
+                    await node.store.create(_creation(node, job, request, ttl_s))
                 return existing, True
-    # Looked at before anything is written: a refusal must neither count as a job nor take away another's place.
-    if await node.control.open_count() >= settings.max_queued_jobs:
-        raise TailraceError("queue_full", retry_after_s=5)
-    # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
-    listed_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
-    await node.control.index(job, time.time_ns() // 1_000_000, listed_ms)
-    made = await _make(node, job, request, ttl_s)
-    await _offer(node, job, request.priority)
+    await node.maker.find_room()
+    made = await node.maker.make(_creation(node, job, request, ttl_s))
     # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.
     return made or await node.store.show(job), others
 
 
-async def _make(node: Node, job: JobKey, request: JobRequest, ttl_s: int) -> JobRecord | None:
-    return await node.store.create(
-        job,
-        request,
-        deadline_s=node.settings.job_deadline_s,
-        ttl_s=ttl_s,
-        unread_s=request.cancel_if_unread_s or node.settings.cancel_if_unread_s or None,
-    )
+def _creation(node: Node, job: JobKey, request: JobRequest, ttl_s: int) -> Creation:
+    settings = node.settings
+    unread_s = request.cancel_if_unread_s or settings.cancel_if_unread_s or None
+    return Creation(job, request, settings.job_deadline_s, ttl_s, unread_s)
 
 
 async def _existing(node: Node, job: JobKey) -> JobRecord | None:
@@ -88,10 +74,3 @@ async def _existing(node: Node, job: JobKey) -> JobRecord | None:
         if error.code == "not_found":
             return None
         raise
-
-
-async def _offer(node: Node, job: JobKey, priority: int) -> None:
-    try:
-        await node.queue.offer(job, epoch=0, priority=priority)
-    except StorageError as error:
-        log.warning("job %s: not offered (%s); the reaper will do it", job, error.code)

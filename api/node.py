@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from api.attendance import Attendance
+from api.making import Maker
 from api.reader import Reader
 from api.tail import Tails
 from shared.jobs import JobKey
@@ -20,6 +21,7 @@ from shared.storage.control import Control
 from shared.storage.jobs import JobStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.storage.transactions import Transactions
 from shared.tasks import end
 from shared.telemetry import process_name
 
@@ -33,6 +35,7 @@ class Node:
     log: EventLog
     control: Control
     queue: Queue
+    maker: Maker
     tails: Tails
     attendance: Attendance
     leaving: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -66,14 +69,20 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.redis_url, retries=0))
         store, event_log = JobStore(log_redis, batcher), EventLog(log_redis)
         control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
+        # Not where replicas have to have a job before it is answered: the batcher waits for them.
+        one_store = settings.control_url == settings.redis_url and not settings.replicas
+        transactions = Transactions(control_redis) if one_store else None
+        maker = Maker(settings, store, control, queue, batcher, transactions)
         tails = Tails(event_log, notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events)
         reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
         attendance = Attendance(store)
         async with asyncio.TaskGroup() as group:
-            running = (batcher.run(), notices.run(), tails.run(), reaper.run(), attendance.run())
+            running = [batcher.run(), notices.run(), tails.run(), reaper.run(), attendance.run()]
+            if transactions is not None:
+                running.append(transactions.run())
             loops = [group.create_task(loop) for loop in running]
             try:
-                yield Node(settings, store, event_log, control, queue, tails, attendance)
+                yield Node(settings, store, event_log, control, queue, maker, tails, attendance)
             finally:
                 await end(*loops)
 

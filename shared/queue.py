@@ -19,6 +19,7 @@ from shared.settings import Settings
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.keys import DAY_MS, WAKE
 from shared.storage.sending import let_cancellations_through, together
+from shared.storage.transactions import Command
 
 FUNCTION = "generate"
 """The name under which the worker registers its claim with arq."""
@@ -78,10 +79,15 @@ class Queue:
 
     async def offer(self, job: JobKey, *, epoch: int, priority: int, wake: bool = True) -> None:
         """Offer `job`, whose last epoch is `epoch`. One round trip; harmless to repeat."""
+        with storage_errors():
+            await together(self._redis, self.offering(job, epoch=epoch, priority=priority, wake=wake))
+
+    def offering(self, job: JobKey, *, epoch: int, priority: int, wake: bool = True) -> list[Command]:
+        """The commands of an offer, for a transaction."""
         name = offer_id(job, epoch)
         now_ms = time.time_ns() // 1_000_000
         body = serialize_job(FUNCTION, (str(job),), {}, None, now_ms, serializer=serialize)
-        commands: list[tuple[str | int | bytes, ...]] = [
+        commands: list[Command] = [
             ("SET", job_key_prefix + name, body, "PX", 2 * DAY_MS),
             ("ZADD", self._name, "NX", now_ms - (priority + 1) * _PRIORITY_STEP_MS, name),
         ]
@@ -91,8 +97,7 @@ class Queue:
                 ("LTRIM", WAKE, 0, _WAKE_LIST_MAX - 1),
                 ("PEXPIRE", WAKE, _WAKE_LIST_MS),
             ]
-        with storage_errors():
-            await together(self._redis, commands)
+        return commands
 
     async def withdraw(self, name: str) -> None:
         """Take an offer back whose job was claimed without arq; where arq has it already, arq takes it back itself."""

@@ -15,6 +15,7 @@ from chaos.drills.frame import Drill, Figure
 from shared.events import Token
 from shared.storage.batch import Batcher
 from shared.storage.connect import open_redis
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, JobStore
 from tests.storage import acts
 from tests.support.cluster import free_port, until
@@ -69,7 +70,7 @@ async def _time(server: ValkeyProcess, replicas: int, count: int) -> tuple[float
     async with running(batcher.run()):
         store = JobStore(client, batcher)
         jobs = [acts.new_job() for _ in range(count)]
-        create_ms = await _mean_ms([partial(store.create, job, acts.request(), deadline_s=60, ttl_s=1) for job in jobs])
+        create_ms = await _mean_ms([partial(store.create, Creation(job, acts.request(), 60, ttl_s=1)) for job in jobs])
         taken = await store.claim(jobs[0], "w1", acts.LEASE_MS)
         assert isinstance(taken, Claimed)
         first = taken.seq + 1

@@ -16,6 +16,7 @@ from shared.events import Done, Entry, Event, Failed, Token
 from shared.jobs import Act, JobKey, JobRequest, Message, new_job_id
 from shared.storage.batch import Batcher
 from shared.storage.connect import open_redis
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, JobStore
 from shared.storage.keys import job_keys
 from tests.support.loops import running
@@ -79,7 +80,7 @@ class _Races:
     async def _race(self, job: JobKey) -> None:
         chance = self._on.chance
         owner, *others = chance.sample(self._stores, k=4)
-        await owner.create(job, REQUEST, deadline_s=60, ttl_s=60)
+        await owner.create(Creation(job, REQUEST, deadline_s=60, ttl_s=60))
         claimed = await owner.claim(job, "w1", LEASE_MS)
         assert isinstance(claimed, Claimed)
         names = [chance.choice(("done", "failed")), *chance.sample(OTHERS, k=3)]

@@ -47,6 +47,11 @@ class Batcher:
         lane = self._waiting if script in _WAITED_FOR else self._plain
         return await lane.call(_Call(script, keys, args))
 
+    @property
+    def flags(self) -> bool | None:
+        """Whether the server knows script flags; None until something was called."""
+        return self._plain.flags
+
     async def run(self) -> None:
         """Serve calls until cancelled; a call that is still waiting then is cancelled too."""
         async with asyncio.TaskGroup() as group:
@@ -64,6 +69,11 @@ class _Lane:
         self._pending: list[_Call] = []
         self._wanted = asyncio.Event()
         self._flags: bool | None = None
+
+    @property
+    def flags(self) -> bool | None:
+        """See Batcher."""
+        return self._flags
 
     async def call(self, call: _Call) -> list[str]:
         self._pending.append(call)

@@ -11,6 +11,10 @@ from shared.jobs import JobKey, job_id_prefix
 from shared.storage import keys
 from shared.storage.connect import Redis, sound, storage_errors
 from shared.storage.sending import exchange
+from shared.storage.transactions import Command
+
+OPEN_COUNT: Command = ("ZCARD", keys.OPEN)
+"""The command that counts the jobs without a terminal event, for a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +45,21 @@ class Control:
 
     async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> None:
         """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""
-        mine = keys.jobs_of(job.tenant)
         with storage_errors():
-            replies = await exchange(
-                self._redis,
-                [
-                    ("ZADD", keys.OPEN, created_ms, str(job)),
-                    ("ZADD", mine, 0, job.id),
-                    ("ZREMRANGEBYLEX", mine, "-", f"({job_id_prefix(created_ms - keep_ms)}"),
-                    # Set where there is none, and then only ever made longer: GT alone takes a key without an end for
-                    # endless.
-                    ("PEXPIRE", mine, keep_ms, "NX"),
-                    ("PEXPIRE", mine, keep_ms, "GT"),
-                ],
-            )
-            for reply in replies:
+            for reply in await exchange(self._redis, self.indexing(job, created_ms, keep_ms)):
                 sound(reply)
+
+    def indexing(self, job: JobKey, created_ms: int, keep_ms: int) -> list[Command]:
+        """The commands of `index`, for a transaction."""
+        mine = keys.jobs_of(job.tenant)
+        return [
+            ("ZADD", keys.OPEN, created_ms, str(job)),
+            ("ZADD", mine, 0, job.id),
+            ("ZREMRANGEBYLEX", mine, "-", f"({job_id_prefix(created_ms - keep_ms)}"),
+            # Set where there is none, and then only ever made longer: GT alone takes a key without an end for endless.
+            ("PEXPIRE", mine, keep_ms, "NX"),
+            ("PEXPIRE", mine, keep_ms, "GT"),
+        ]
 
     async def close(self, *jobs: JobKey) -> None:
         """Take ended jobs off the index of open ones."""
@@ -75,7 +78,7 @@ class Control:
     async def open_count(self) -> int:
         """How many jobs have no terminal event."""
         with storage_errors():
-            (count,) = await exchange(self._redis, [("ZCARD", keys.OPEN)])
+            (count,) = await exchange(self._redis, [OPEN_COUNT])
             return int(sound(count))
 
     async def open_jobs(self, offset: int, count: int) -> list[tuple[JobKey, int]]:

@@ -9,11 +9,12 @@ import msgspec
 
 from shared import metrics
 from shared.errors import CODES, TailraceError
-from shared.events import Event, EventId, Queued, encode
+from shared.events import Event, EventId, encode
 from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status, Upstream
 from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, readable, sound, storage_errors
+from shared.storage.creation import Creation
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 from shared.storage.sending import exchange
 
@@ -84,34 +85,9 @@ class JobStore:
         self._redis = redis
         self._batcher = batcher
 
-    async def create(
-        self, job: JobKey, request: JobRequest, *, deadline_s: float, ttl_s: int, unread_s: float | None = None
-    ) -> JobRecord | None:
+    async def create(self, creation: Creation) -> JobRecord | None:
         """Make the job; idempotent by its id. None where it was there already; `gone` where it has been and went."""
-        queued = Queued(job.id, request.provider, request.model)
-        unread_ms = None if unread_s is None else round(unread_s * 1000)
-        answer = await self._batcher.call(
-            scripts.CREATE,
-            job_keys(job),
-            (
-                _encode(request).decode(),
-                request.provider,
-                request.model,
-                encode(queued)[1],
-                round(deadline_s * 1000),
-                ttl_s * 1000,
-                request.on_interrupt.value,
-                request.priority,
-                "" if unread_ms is None else unread_ms,
-            ),
-        )
-        if answer[0] == "GONE":
-            raise TailraceError("gone")
-        created_ms = int(answer[1])
-        deadline_ms = created_ms + round(deadline_s * 1000)
-        if answer[2] != "1":
-            return None
-        return JobRecord(job, request, Status.QUEUED, created_ms, deadline_ms, unread_ms=unread_ms)
+        return creation.record(await self._batcher.call(scripts.CREATE, job_keys(creation.job), creation.args))
 
     async def show(self, job: JobKey) -> JobRecord:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""

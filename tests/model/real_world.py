@@ -16,6 +16,7 @@ from shared.events import START, Entry, EventId, Token, decode
 from shared.jobs import JobKey, JobRequest, Message, OnInterrupt, new_job_id
 from shared.recovery import Reaper
 from shared.storage.control import Reservation
+from shared.storage.creation import Creation
 from shared.storage.keys import idempotency, job_keys
 from tests.model.observed import Observed, Session
 from tests.model.real_parts import RealNode, RealWorker, Stack
@@ -122,7 +123,7 @@ class RealWorld(World):
             found = await control.reserve(TENANT, KEY, Reservation(wanted.id, "f"), 60_000)
             if found.job_id == self._job.id:
                 await control.index(self._job, 0, 60_000)
-                await store.create(self._job, self._request, deadline_s=3600, ttl_s=600)
+                await store.create(Creation(self._job, self._request, deadline_s=3600, ttl_s=600))
             self.observed.accepted(found.job_id)
 
         return post

@@ -2,6 +2,7 @@
 
 from shared.events import Done, Entry, Event
 from shared.jobs import JobKey, JobRequest, Message, OnInterrupt, new_job_id
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed
 from shared.storage.keys import job_keys
 from shared.transcript import fold
@@ -26,7 +27,7 @@ async def create(
 ) -> JobKey:
     """A job in the log store."""
     job = job or new_job()
-    assert await stores.jobs.create(job, asked or request(), deadline_s=deadline_s, ttl_s=60)
+    assert await stores.jobs.create(Creation(job, asked or request(), deadline_s=deadline_s, ttl_s=60))
     return job
 
 

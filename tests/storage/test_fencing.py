@@ -4,6 +4,7 @@ import pytest
 
 from shared.events import START, Cancelled, Done, EventId, Failed, Queued, Reset, Start, Token
 from shared.jobs import Act, JobKey, JobRequest, OnInterrupt, Status
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, Refused
 from shared.storage.keys import job_keys
 from tests.storage.conftest import Stores
@@ -12,7 +13,7 @@ DONE = Done("stop", {"output_tokens": 1}, 1, 1, {"latency_ms": 5}, at_ms=5)
 
 
 async def create(stores: Stores, job: JobKey, request: JobRequest) -> None:
-    assert await stores.jobs.create(job, request, deadline_s=60, ttl_s=60)
+    assert await stores.jobs.create(Creation(job, request, deadline_s=60, ttl_s=60))
 
 
 async def claim(stores: Stores, job: JobKey, worker: str = "w1") -> Claimed:
@@ -42,7 +43,7 @@ async def test_a_new_job_starts_with_queued_as_its_first_event(
 async def test_creating_a_job_twice_makes_one(stores: Stores, job: JobKey, request_: JobRequest) -> None:
     await create(stores, job, request_)
 
-    assert await stores.jobs.create(job, request_, deadline_s=60, ttl_s=60) is None
+    assert await stores.jobs.create(Creation(job, request_, deadline_s=60, ttl_s=60)) is None
     assert len(await stores.log.read_all(job)) == 1
 
 

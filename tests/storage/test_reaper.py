@@ -12,6 +12,7 @@ from shared.jobs import MAX_ATTEMPTS, JobKey, JobRequest, Status
 from shared.queue import offer_id
 from shared.recovery import HALF_MADE_MS, LEAD_MS, OFFER_AFTER_MS, Reaper
 from shared.storage import keys
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed
 from tests.storage import acts
 from tests.storage.conftest import Stores
@@ -257,7 +258,7 @@ async def test_a_job_that_nobody_reads_is_cancelled_if_it_asked_for_that(stores:
     async def asked(unread_s: float | None) -> JobKey:
         job = acts.new_job()
         await stores.control.index(job, await _now_ms(stores), 3_600_000)
-        assert await stores.jobs.create(job, acts.request(), deadline_s=60, ttl_s=60, unread_s=unread_s)
+        assert await stores.jobs.create(Creation(job, acts.request(), deadline_s=60, ttl_s=60, unread_s=unread_s))
         await acts.claim(stores, job)
         return job
 

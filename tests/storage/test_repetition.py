@@ -15,6 +15,7 @@ from shared.storage import keys
 from shared.storage.batch import Batcher
 from shared.storage.connect import open_redis
 from shared.storage.control import Control
+from shared.storage.creation import Creation
 from shared.storage.jobs import JobStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
@@ -103,7 +104,7 @@ async def test_a_job_that_is_posted_over_a_cut_wire_is_made_once(wired: tuple[St
     stores, cutter = wired
     job = acts.new_job()
     cutter.cut_next_reply()
-    await stores.jobs.create(job, acts.request(), deadline_s=60, ttl_s=60)
+    await stores.jobs.create(Creation(job, acts.request(), deadline_s=60, ttl_s=60))
     assert (cutter.cuts, [event.type for event in await acts.events(stores, job)]) == (1, ["queued"])
 
 

@@ -10,6 +10,7 @@ from shared.errors import StorageError
 from shared.events import Token
 from shared.storage.batch import Batcher
 from shared.storage.connect import open_redis
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, JobStore
 from shared.storage.keys import job_keys
 from tests.storage import acts
@@ -56,7 +57,7 @@ async def jobs(pair: Pair) -> AsyncIterator[JobStore]:
 async def test_an_acknowledged_create_is_on_the_replica(pair: Pair, jobs: JobStore) -> None:
     for _ in range(20):
         job = acts.new_job()
-        assert await jobs.create(job, acts.request(), deadline_s=60, ttl_s=60)
+        assert await jobs.create(Creation(job, acts.request(), deadline_s=60, ttl_s=60))
         with pair.replica.client() as replica:
             assert replica.exists(job_keys(job).meta, job_keys(job).log) == 2
 
@@ -65,12 +66,14 @@ async def test_without_its_replica_a_create_is_refused_and_a_running_job_goes_on
     pair: Pair, jobs: JobStore
 ) -> None:
     job = acts.new_job()
-    assert await jobs.create(job, acts.request(), deadline_s=60, ttl_s=60)
+    assert await jobs.create(Creation(job, acts.request(), deadline_s=60, ttl_s=60))
     with pair.replica.client() as replica, pair.primary.client() as primary:
         host, port = "127.0.0.1", primary.config_get("port")["port"]
         replica.replicaof("NO", "ONE")
         try:
-            refused = asyncio.create_task(jobs.create(acts.new_job(), acts.request(), deadline_s=60, ttl_s=60))
+            refused = asyncio.create_task(
+                jobs.create(Creation(acts.new_job(), acts.request(), deadline_s=60, ttl_s=60))
+            )
             taken = await jobs.claim(job, "w1", acts.LEASE_MS)
             assert isinstance(taken, Claimed)
             appended = await jobs.append(job, taken.epoch, taken.seq + 1, [Token("on")])

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from shared.events import TERMINAL, Done, Entry, Token
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, Act, JobKey, JobRequest, OnInterrupt, Status
 from shared.storage.batch import Batcher
+from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, JobStore, Refused
 from shared.storage.keys import job_keys
 from shared.storage.log import EventLog
@@ -89,7 +90,7 @@ class Scripts(RuleBasedStateMachine):
         """A job comes."""
         self.job: JobKey = acts.new_job()
         self.request: JobRequest = acts.request(on_interrupt)
-        assert self.run(self.store.create(self.job, self.request, deadline_s=3600, ttl_s=60))
+        assert self.run(self.store.create(Creation(self.job, self.request, deadline_s=3600, ttl_s=60)))
 
     @property
     def open(self) -> bool:

@@ -1,0 +1,64 @@
+"""A job that is to be made: what create_v1.lua is told of it, and what its answer means."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shared.errors import TailraceError
+from shared.events import Queued, encode
+from shared.jobs import JobKey, JobRecord, JobRequest, Status
+from shared.storage.keys import job_keys
+from shared.storage.scripts import CREATE
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """The job, and for how long it may take, is kept after its end, and may go unread (None: for ever)."""
+
+    job: JobKey
+    request: JobRequest
+    deadline_s: float
+    ttl_s: int
+    unread_s: float | None = None
+
+    @property
+    def args(self) -> tuple[str | int, ...]:
+        """The script's arguments."""
+        request = self.request
+        return (
+            msgspec.json.encode(request).decode(),
+            request.provider,
+            request.model,
+            encode(Queued(self.job.id, request.provider, request.model))[1],
+            _ms(self.deadline_s),
+            self.ttl_s * 1000,
+            request.on_interrupt.value,
+            request.priority,
+            "" if self.unread_s is None else _ms(self.unread_s),
+        )
+
+    def command(self, flags: bool) -> tuple[str | int, ...]:
+        """The script itself as a command: no server can have forgotten it. `flags`: whether it knows script flags."""
+        keys = job_keys(self.job)
+        return ("EVAL", CREATE.source(flags), len(keys), *keys, *self.args)
+
+    def record(self, answer: Any) -> JobRecord | None:
+        """The job as the script's answer has it; None where it was there already. `gone` where it has been and went."""
+        if answer[0] == "GONE":
+            raise TailraceError("gone")
+        created_ms = int(answer[1])
+        if answer[2] != "1":
+            return None
+        return JobRecord(
+            self.job,
+            self.request,
+            Status.QUEUED,
+            created_ms,
+            created_ms + _ms(self.deadline_s),
+            unread_ms=None if self.unread_s is None else _ms(self.unread_s),
+        )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
