@@ -168,13 +168,12 @@ async def test_a_job_whose_offer_breaks_is_accepted_and_left_to_the_reaper(makin
     assert making.state(creation.job)[:3] == (True, True, True)
 
 
-async def test_a_job_without_a_place_on_the_index_is_not_accepted(making: Making) -> None:
-    making.seen.set(OPEN, "no set", px=60_000)
-    try:
-        with pytest.raises(TailraceError):
-            await making.maker.make(_creation())
-    finally:
-        making.seen.delete(OPEN)
+@pytest.mark.parametrize("index", [OPEN, jobs_of("default")])
+async def test_a_job_without_a_place_on_an_index_is_not_accepted(making: Making, index: str) -> None:
+    making.seen.set(index, "no set", px=60_000)
+    with pytest.raises(TailraceError):
+        await making.maker.make(_creation())
+    making.seen.delete(index)
 
 
 async def test_a_job_that_has_been_and_went_is_gone(making: Making) -> None:
@@ -199,7 +198,11 @@ async def test_who_waits_behind_a_broken_exchange_is_told_and_nothing_of_his_is_
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def broken(_: object) -> None:
+    exchange = making.transactions._line.exchange
+
+    async def broken(commands: Any) -> list[Any]:
+        if begun.is_set():
+            return await exchange(commands)
         begun.set()
         await go_on.wait()
         raise OSError

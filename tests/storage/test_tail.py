@@ -11,6 +11,7 @@ from api.reader import Lost, Run, Start
 from shared.events import START, Entry, Event, EventId, Reset, Token
 from shared.jobs import JobKey
 from shared.storage.keys import job_keys
+from shared.storage.log import EventLog
 from tests.storage import acts
 from tests.storage.conftest import Stores
 from tests.storage.reading import Node, Reading, finish, running_job, running_node
@@ -37,6 +38,22 @@ async def _write(stores: Stores, job: JobKey, epoch: int, seq: int, chance: rand
             taken = await acts.claim(stores, job, "w2")
             epoch, seq = taken.epoch, taken.seq + 1
     await finish(stores, job, epoch, seq)
+
+
+async def test_a_log_that_was_just_made_is_read_once_and_not_looked_at_for_its_end(
+    stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_asked_for(_: EventLog, jobs: list[JobKey]) -> list[EventId | None]:
+        assert not jobs
+        return []
+
+    monkeypatch.setattr(EventLog, "last_ids", none_asked_for)
+    monkeypatch.delattr(EventLog, "read_after")
+    job, epoch = await running_job(stores, tokens=5)
+    reading = Reading(node, job, Start(new=True))
+    await until(lambda: len(reading.entries) == 7)
+    await finish(stores, job, epoch, 8)
+    assert await reading.ended() == await stores.log.read_all(job)
 
 
 @pytest.mark.parametrize("seed", range(5))
