@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from shared.errors import StorageError
+from shared.errors import TailraceError
 from shared.storage.connect import Redis, storage_errors
 from shared.storage.sending import OwnLine
 
@@ -73,7 +73,7 @@ class Transactions:
         try:
             with storage_errors():
                 replies = await self._line.exchange(commands)
-        except StorageError as error:
+        except TailraceError as error:
             log.warning("store: %s", error.code)
             # Who waited behind it has waited long enough, and of those nothing was sent.
             waiting, self._pending = self._pending, []
@@ -91,7 +91,7 @@ def _settle(future: asyncio.Future[list[Any]], answer: Any) -> None:
         return  # the caller has gone; what was carried out stands
     if isinstance(answer, list):
         future.set_result(answer)
-    elif isinstance(answer, StorageError):
+    elif isinstance(answer, TailraceError):
         future.set_exception(answer)
     else:
         log.warning("transaction: %s", answer)
