@@ -1,5 +1,6 @@
 """The job store: every change of a job's state, each one server-side script, and reading jobs back."""
 
+import asyncio
 import random
 import secrets
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from shared.errors import CODES, TailraceError
 from shared.events import Event, EventId, encode
 from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status, Upstream
 from shared.storage import scripts
+from shared.storage.appends import Appended, Appending, Batch
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.creation import Creation
@@ -42,14 +44,6 @@ class Refused:
     epoch: int = 0
     last: EventId | None = None
     upstream: Upstream | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Where a batch ended: OK, FENCED, GAP, STALE, GONE or ENDED, with the log's last seq."""
-
-    verdict: str
-    last_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +165,13 @@ class JobStore:
 
         `upstream`: what covers exactly the log with these events; "" leaves it as it is, "-" says that there is none.
         """
-        args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms, str(upstream)]
-        for event in events:
-            args += encode(event)
-        verdict, last_seq = await self._batcher.call(scripts.APPEND, job_keys(job), args)
-        return Appended(verdict, int(last_seq))
+        once = _Once(Batch(job_keys(job), epoch, first_seq, events, ttft_ms, upstream))
+        self.append_from(once)
+        return await once.answer
+
+    def append_from(self, source: Appending) -> None:
+        """Have the next batch of `source` appended, joined with those of other jobs; see `Appends.ask`."""
+        self._batcher.appends.ask(source)
 
     async def finish(
         self,
@@ -250,6 +246,25 @@ class JobStore:
         if answer[0] == "GONE":
             raise TailraceError("not_found")
         return answer[0] == "OK"
+
+
+class _Once:
+    """One batch, and its answer to be awaited."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+
+    def next_batch(self) -> Batch | None:
+        return None if self.answer.done() else self._batch
+
+    def answered(self, answer: Appended | TailraceError) -> None:
+        if self.answer.done():
+            return  # the caller has gone; what was appended is appended
+        if isinstance(answer, TailraceError):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 def _claim_args(

@@ -8,6 +8,7 @@ import pytest
 from shared.errors import StorageError
 from shared.events import Reasoning, Token, ToolCall
 from shared.jobs import JobKey, OnInterrupt, Upstream
+from shared.storage.appends import Batch
 from shared.storage.jobs import Claimed, Refused
 from tests.storage import acts
 from tests.storage.conftest import Stores
@@ -149,14 +150,15 @@ async def test_content_that_comes_while_the_generation_is_noted_has_its_time_not
 ) -> None:
     job = await acts.create(stores)
     writer = LogWriter(stores.jobs, job, await acts.claim(stores, job), reclaim=_never, patience_s=GUARD_S)
-    append = stores.jobs.append
+    next_batch = writer.next_batch
 
-    async def meanwhile(*args: Any) -> Any:
-        if not args[3]:
+    def meanwhile() -> Batch | None:
+        batch = next_batch()
+        if batch is not None and not batch.events:
             writer.add(Token("a"), 7)
-        return await append(*args)
+        return batch
 
-    monkeypatch.setattr(stores.jobs, "append", meanwhile)
+    monkeypatch.setattr(writer, "next_batch", meanwhile)
     async with running(_write(writer)), asyncio.timeout(GUARD_S):
         writer.mark(Upstream("resp_1", 0))
         await until(lambda: _has_ttft(stores, job, 7))

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from shared.errors import StorageError
-from shared.events import Done, Event, Start, Token
+from shared.errors import StorageError, TailraceError
+from shared.events import Done, Start, Token
 from shared.jobs import Act, JobKey, Status
-from shared.storage.jobs import Appended, Claimed, JobStore
+from shared.storage.appends import Appended, Appending, Batch
+from shared.storage.jobs import Claimed, JobStore
 from shared.storage.keys import job_keys
 from tests.storage import acts
 from tests.storage.conftest import Stores
@@ -67,16 +68,18 @@ async def writing(stores: Stores) -> AsyncIterator[Writers]:
     await end(*(one.task for one in made))
 
 
-def _calls(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many events each append took, from now on."""
+def _calls(written: Written, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many events each append takes, from now on."""
     sizes: list[int] = []
-    append = stores.jobs.append
+    next_batch = written.writer.next_batch
 
-    async def counted(job: JobKey, epoch: int, first: int, events: list[Event], *more: Any) -> Appended:
-        sizes.append(len(events))
-        return await append(job, epoch, first, events, *more)
+    def counted() -> Batch | None:
+        batch = next_batch()
+        if batch is not None:
+            sizes.append(len(batch.events))
+        return batch
 
-    monkeypatch.setattr(stores.jobs, "append", counted)
+    monkeypatch.setattr(written.writer, "next_batch", counted)
     return sizes
 
 
@@ -100,8 +103,8 @@ async def test_an_answer_without_content_still_gets_its_end(stores: Stores, writ
 async def test_the_first_token_waits_for_nothing_and_what_comes_meanwhile_goes_together(
     stores: Stores, writing: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = _calls(stores, monkeypatch)
     job, written = await writing()
+    sizes = _calls(written, monkeypatch)
     written.add("first")
     await until(lambda: sizes == [1])
     written.add(*"abcdef")
@@ -113,8 +116,8 @@ async def test_the_first_token_waits_for_nothing_and_what_comes_meanwhile_goes_t
 async def test_batches_are_bounded_and_their_order_is_kept(
     stores: Stores, writing: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = _calls(stores, monkeypatch)
     job, written = await writing()
+    sizes = _calls(written, monkeypatch)
     texts = [f"{n} " for n in range(2 * MAX_BATCH + 10)]
     written.add(*texts)
     await written.flush()
@@ -125,8 +128,8 @@ async def test_batches_are_bounded_and_their_order_is_kept(
 async def test_what_is_left_at_the_end_and_the_end_are_one_step(
     stores: Stores, writing: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = _calls(stores, monkeypatch)
     job, written = await writing()
+    sizes = _calls(written, monkeypatch)
     written.add(*["x"] * (MAX_BATCH + 3))
     assert await written.close() is Ending.WRITTEN
     assert sizes == [MAX_BATCH]
@@ -142,6 +145,29 @@ async def test_a_flush_returns_when_all_that_was_added_is_in_the_log(stores: Sto
         assert len(await acts.events(stores, job)) == 3 + n
 
 
+class Lossy:
+    """A writer whose batch is lost on its way, or whose answer is."""
+
+    def __init__(self, source: Appending, chance: random.Random) -> None:
+        self._source = source
+        self._chance = chance
+
+    def _lost(self) -> bool:
+        return self._chance.random() < 0.35
+
+    def next_batch(self) -> Batch | None:
+        """Lost before, or not."""
+        batch = self._source.next_batch()
+        if batch is None or not self._lost():
+            return batch
+        self._source.answered(StorageError("storage_unavailable"))
+        return None
+
+    def answered(self, answer: Appended | TailraceError) -> None:
+        """Lost after, or not."""
+        self._source.answered(StorageError("storage_unavailable") if self._lost() else answer)
+
+
 class LossyStore(JobStore):
     """A store whose calls are lost on their way, or whose replies are."""
 
@@ -153,12 +179,9 @@ class LossyStore(JobStore):
         if self._chance.random() < 0.35:
             raise StorageError("storage_unavailable")
 
-    async def append(self, *args: Any, **more: Any) -> Appended:
+    def append_from(self, source: Appending) -> None:
         """Lost before, lost after, or neither."""
-        self._lose()
-        answer = await super().append(*args, **more)
-        self._lose()
-        return answer
+        super().append_from(Lossy(source, self._chance))
 
     async def finish(self, *args: Any, **more: Any) -> Appended:
         """Lost before, lost after, or neither."""
@@ -193,15 +216,14 @@ async def test_a_lost_reply_to_a_batch_that_grows_meanwhile_is_not_taken_for_a_l
     stores: Stores, writing: Writers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job, written = await writing()
-    append = stores.jobs.append
+    answered = written.writer.answered
 
-    async def lose_the_reply(*args: Any) -> Appended:
-        await append(*args)
-        monkeypatch.setattr(stores.jobs, "append", append)
+    def lose_the_reply(_: Appended | TailraceError) -> None:
+        monkeypatch.setattr(written.writer, "answered", answered)
         written.add("b", "c")
-        raise StorageError("storage_unavailable")
+        answered(StorageError("storage_unavailable"))
 
-    monkeypatch.setattr(stores.jobs, "append", lose_the_reply)
+    monkeypatch.setattr(written.writer, "answered", lose_the_reply)
     written.add("a")
     await written.flush()
 

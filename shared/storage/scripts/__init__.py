@@ -81,8 +81,6 @@ def _load(name: str) -> Script:
     return Script(name, body, flagged, (_sha(body), _sha(flagged)))
 
 
-ALL = tuple(
-    _load(f"{name}_v1")
-    for name in ("create", "claim", "append", "renew", "finish", "end", "release", "delete", "read", "pardon")
-)
+_NAMES = "create_v1 claim_v1 append_v2 renew_v1 finish_v1 end_v1 release_v1 delete_v1 read_v1 pardon_v1"
+ALL = tuple(map(_load, _NAMES.split()))
 CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON = ALL

@@ -72,7 +72,7 @@ add(taken, seq, 's@' .. at, '{"attempt":' .. int(attempt) .. ',"provider":' .. c
 redis.call('HSET', KEYS[1], 'status', next_status, 'epoch', int(taken), 'attempt', int(attempt),
   'crashes', int(crashes), 'queue_ms', queue_ms)
 redis.call('HDEL', KEYS[1], 'why')
-note_upstream(ARGV[11])
+note_upstream(KEYS[1], ARGV[11])
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'usage', ARGV[7]) end
 redis.call('SET', KEYS[3], ARGV[2] .. ':' .. int(taken), 'PX', ARGV[4])
 wake(taken, seq)

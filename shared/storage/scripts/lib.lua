@@ -1,6 +1,6 @@
 -- What every script shares. The loader puts this in front of each, after the constants that it generates from
 -- shared/jobs.py (TRANSITIONS) and shared/storage/keys.py (times in ms).
--- KEYS, in this order, everywhere: 1 meta, 2 log, 3 lease, 4 ops, 5 tombstone.
+-- KEYS, in this order: 1 meta, 2 log, 3 lease, 4 ops, 5 tombstone. Only append_v2 takes those of many jobs, and fewer.
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -45,8 +45,8 @@ end
 
 -- Where this batch stands against the log. APPEND: it fits. REPEAT: it is there already (a retry after a lost reply).
 -- FENCED: somebody took the job over. GAP: a failover lost my tail, its last seq follows. STALE: it lost my claim.
-local function compare(epoch, first_seq, count)
-  local last_epoch, last_seq = last_id(KEYS[2])
+local function compare(log, epoch, first_seq, count)
+  local last_epoch, last_seq = last_id(log)
   if not last_epoch then return 'GONE', 0 end
   if last_epoch > epoch then return 'FENCED', last_seq end
   if last_epoch < epoch then return 'STALE', last_seq end
@@ -62,17 +62,17 @@ local function add_pairs(epoch, first_seq, count, offset)
 end
 
 -- Time to first token is that of the first content event a reader ever saw.
-local function note_first_content(ttft_ms)
-  if ttft_ms ~= '' then redis.call('HSETNX', KEYS[1], 'ttft_ms', ttft_ms) end
+local function note_first_content(meta, ttft_ms)
+  if ttft_ms ~= '' then redis.call('HSETNX', meta, 'ttft_ms', ttft_ms) end
 end
 
 -- What the provider knows this generation by, and how far the log has followed it: stored with what it covers, so that
 -- a successor asks for exactly what the log lacks. '' = as it was, '-' = there is none any more.
-local function note_upstream(upstream)
+local function note_upstream(meta, upstream)
   if upstream == '-' then
-    redis.call('HDEL', KEYS[1], 'upstream')
+    redis.call('HDEL', meta, 'upstream')
   elseif upstream ~= '' then
-    redis.call('HSET', KEYS[1], 'upstream', upstream)
+    redis.call('HSET', meta, 'upstream', upstream)
   end
 end
 
