@@ -46,7 +46,11 @@ QUEUED_ID = EventId(0, 1)
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that happened to a job. `at_ms`: milliseconds since the job was created, where the event carries it."""
+    """One thing that happened to a job. `at_ms`: milliseconds since the job was created, where the event carries it.
+
+    Content is kept by the thousand while its job runs, and holds nothing but texts and numbers: the collector of cycles
+    need not look at it (gc=False).
+    """
 
     letter: ClassVar[str]
     type: ClassVar[str]
@@ -75,7 +79,7 @@ class Start(Event, frozen=True, omit_defaults=True):
     at_ms: int | None = None
 
 
-class Token(Event, frozen=True, omit_defaults=True):
+class Token(Event, frozen=True, omit_defaults=True, gc=False):
     """A piece of the answer."""
 
     letter: ClassVar[str] = "t"
@@ -84,7 +88,7 @@ class Token(Event, frozen=True, omit_defaults=True):
     at_ms: int | None = None
 
 
-class Reasoning(Event, frozen=True, omit_defaults=True):
+class Reasoning(Event, frozen=True, omit_defaults=True, gc=False):
     """A piece of the model's reasoning."""
 
     letter: ClassVar[str] = "r"
@@ -93,7 +97,7 @@ class Reasoning(Event, frozen=True, omit_defaults=True):
     at_ms: int | None = None
 
 
-class ToolCall(Event, frozen=True, omit_defaults=True):
+class ToolCall(Event, frozen=True, omit_defaults=True, gc=False):
     """A piece of a tool call: `arguments` is argument text as it streams; id and name come with the first piece."""
 
     letter: ClassVar[str] = "c"

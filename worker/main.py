@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Worker:
             await self._store_answers(store, control)
             log.info("ready: %d slots", settings.slots)
             say_ready()
-            serving.append(group.create_task(warm_up(providers)))
+            serving.append(group.create_task(_warm_up(providers)))
             await self._stopping.wait()
             log.info("draining for up to %.1f s", settings.worker_drain_s)
             await end(*feeding)
@@ -142,6 +143,13 @@ class Worker:
                 runner.stop(job_of(meta_key))
 
         await notices.listen(worker_channel(self.name), ended)
+
+
+async def _warm_up(providers: dict[str, Provider]) -> None:
+    await warm_up(providers)
+    # What is loaded by now stays: the SDKs alone make hundreds of thousands of objects, and to look through them for
+    # cycles stops all jobs for a tenth of a second, again and again.
+    gc.freeze()
 
 
 def run_worker(settings: Settings) -> None:

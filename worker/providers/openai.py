@@ -3,7 +3,7 @@
 With `params.background` it speaks OpenAI's Responses API instead (openai_responses.py).
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
@@ -27,18 +27,18 @@ _REASONS: dict[str, FinishReason] = {
 }
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     # Not OpenAI's: DeepSeek and older vLLM say `reasoning_content`, vLLM and OpenRouter `reasoning`.
@@ -47,26 +47,26 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -92,21 +92,23 @@ class _Answer:
             return 0.1
         return None if self._reason is None else 5.0
 
-    def feed(self, data: bytes) -> Iterator[Piece]:
+    def feed(self, data: bytes) -> Sequence[Piece]:
         """The pieces in one frame. ProviderError for an error frame, msgspec's and json's errors for garbage."""
         if data == b"[DONE]":
             self._over = True
-            return
+            return ()
+        pieces: list[Piece] = []
         chunk = wire.decode(data, _decoder)
         if chunk.error:
             raise failures.reported(chunk.error, request_id=self._request_id)
         for choice in chunk.choices or ():
             if choice.delta is not None and not choice.index:
-                yield from self._delta(choice.delta)
+                self._delta(choice.delta, pieces)
             if choice.finish_reason and not choice.index:
                 self._reason = _REASONS.get(choice.finish_reason, "other")
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
+        return pieces
 
     def finish(self) -> Iterator[Piece]:
         """The pieces at the end. ProviderError(provider_interrupted) if no finish reason was seen."""
@@ -117,14 +119,17 @@ class _Answer:
             yield self._usage
         yield Finish(self._reason)
 
-    def _delta(self, delta: _Delta) -> Iterator[Piece]:
-        yield from self._pieces.reasoning(delta.reasoning_content or delta.reasoning)
-        yield from self._pieces.token(delta.content)
-        yield from self._pieces.token(delta.refusal)
+    def _delta(self, delta: _Delta, pieces: list[Piece]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning is not None:
+            pieces += self._pieces.reasoning(reasoning)
+        pieces += self._pieces.token(delta.content)
+        if delta.refusal is not None:
+            pieces += self._pieces.token(delta.refusal)
         for position, call in enumerate(delta.tool_calls or ()):
             function = call.function or _Function()
             key = position if call.index is None else call.index
-            yield from self._pieces.tool_call(key, call.id, function.name, function.arguments)
+            pieces += self._pieces.tool_call(key, call.id, function.name, function.arguments)
 
 
 def _usage(usage: _Usage) -> Usage:

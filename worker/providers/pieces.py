@@ -1,6 +1,6 @@
 """From a vendor's fragments to whole pieces: what every adapter that talks to a model over a wire has in common."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 from shared.errors import ProviderError
 from shared.events import Reasoning, Token, ToolCall, clean_text
@@ -58,24 +58,23 @@ class Pieces:
         """Whether no half of a pair waits here: everything that came in has gone out."""
         return not self._halves
 
-    def token(self, fragment: object) -> Iterator[Token]:
+    def token(self, fragment: object) -> Sequence[Token]:
         """A piece of the answer. ProviderError(provider_protocol) if the fragment is no text."""
-        if text := self._whole("text", fragment):
-            yield Token(text)
+        text = self._whole("text", fragment)
+        return (Token(text),) if text else ()
 
-    def reasoning(self, fragment: object) -> Iterator[Reasoning]:
+    def reasoning(self, fragment: object) -> Sequence[Reasoning]:
         """A piece of reasoning. ProviderError(provider_protocol) if the fragment is no text."""
-        if text := self._whole("reasoning", fragment):
-            yield Reasoning(text)
+        text = self._whole("reasoning", fragment)
+        return (Reasoning(text),) if text else ()
 
-    def tool_call(self, key: Hashable, call_id: str | None, name: str | None, arguments: object) -> Iterator[ToolCall]:
+    def tool_call(self, key: Hashable, call_id: str | None, name: str | None, arguments: object) -> Sequence[ToolCall]:
         """A piece of the tool call that the vendor knows as `key`."""
         number = self._number(key, call_id)
         text = self._whole(number, arguments)
         if text:
             self._bare.pop(number, None)
-        if text or call_id or name:
-            yield ToolCall(number, call_id or "", name or "", text)
+        return (ToolCall(number, call_id or "", name or "", text),) if text or call_id or name else ()
 
     def rest(self) -> Iterator[Token | Reasoning | ToolCall]:
         """What is left when the stream ends.

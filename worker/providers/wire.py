@@ -11,7 +11,7 @@ import json
 import os
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -134,7 +134,7 @@ class Reader(Protocol):
     def patience_s(self) -> float | None:
         """None while the answer is open; once it is whole, how long to wait for what may still come."""
 
-    def feed(self, data: bytes) -> Iterator[Piece]:
+    def feed(self, data: bytes) -> Iterable[Piece]:
         """The pieces in one frame. Any exception if it cannot be read, ProviderError if it reports an error."""
 
     def finish(self) -> Iterator[Piece]:
