@@ -99,10 +99,13 @@ class Queue:
             ]
         return commands
 
-    async def withdraw(self, name: str) -> None:
-        """Take an offer back whose job was claimed without arq; where arq has it already, arq takes it back itself."""
-        # The body is not deleted: arq may be about to read it, and would call the job expired.
-        commands = [("ZREM", self._name, name), ("PEXPIRE", job_key_prefix + name, _WITHDRAWN_MS)]
+    async def withdraw(self, *names: str) -> None:
+        """Take offers back whose jobs were claimed without arq; what arq has already, it takes back itself."""
+        if not names:
+            return
+        # The bodies are not deleted: arq may be about to read one, and would call the job expired.
+        commands: list[tuple[str | int, ...]] = [("ZREM", self._name, *names)]
+        commands += [("PEXPIRE", job_key_prefix + name, _WITHDRAWN_MS) for name in names]
         with storage_errors():
             await together(self._redis, commands)
 

@@ -147,8 +147,8 @@ class Worker:
 
 async def _warm_up(providers: dict[str, Provider]) -> None:
     await warm_up(providers)
-    # What is loaded by now stays: the SDKs alone make hundreds of thousands of objects, and to look through them for
-    # cycles stops all jobs for a tenth of a second, again and again.
+    # What is loaded by now stays: to look through its hundred thousand objects for cycles, again and again, stops all
+    # jobs for 60 ms.
     gc.freeze()
 
 

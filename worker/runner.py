@@ -9,6 +9,7 @@ from shared.jobs import JobKey
 from shared.queue import parse_offer
 from shared.storage.control import Control
 from shared.storage.jobs import Refused
+from worker.afterwards import Afterwards
 from worker.generate import Generation, Stop, Tools
 from worker.last_chance import LastChance
 
@@ -17,10 +18,6 @@ log = logging.getLogger(__name__)
 _CLAIM_TRIES = 4
 _CLAIM_PAUSE_S = 0.25
 """A claim that the store took but whose answer was lost is the same claim when it is tried again (worker/claim.py)."""
-
-
-_FIRST_TOKEN_FIRST_S = 0.02
-"""For so long a taken offer lies in the queue: nobody waits for it to go, but a reader for the provider's call."""
 
 
 class NotNowError(Exception):
@@ -32,12 +29,14 @@ class Runner:
 
     def __init__(self, tools: Tools, control: Control, group: asyncio.TaskGroup) -> None:
         self._tools = tools
-        self._control = control
         self._group = group
         self._taken = 0
         self._running: dict[str, Generation] = {}
         self._changed = asyncio.Event()
         self._last_chance = LastChance(tools.store, tools.worker)
+        # Whoever gets an offer that stays in the queue finds its job taken, and the reaper an ended one in the index.
+        self._to_withdraw = Afterwards[str](group, tools.queue.withdraw)
+        self._to_close = Afterwards[JobKey](group, control.close)
         self.draining = False
 
     @property
@@ -104,7 +103,7 @@ class Runner:
                     return
                 generation = await self._claim(job, epoch, decided)
                 if withdraw and decided.done() and not decided.cancelled() and decided.exception() is None:
-                    self._group.create_task(self._withdraw(offer))  # taken, or of no use to anybody
+                    self._to_withdraw.add(offer)  # taken, or of no use to anybody
                 if generation is not None:
                     await self._generate(generation)
         except* StorageError:
@@ -135,16 +134,9 @@ class Runner:
             return None
         if isinstance(taken, Refused):
             if taken.verdict in ("ENDED", "GONE"):
-                await self._control.close(job)
+                self._to_close.add(job)
             return None
         return Generation(self._tools, job, taken)
-
-    async def _withdraw(self, offer: str) -> None:
-        await asyncio.sleep(_FIRST_TOKEN_FIRST_S)
-        try:
-            await self._tools.queue.withdraw(offer)
-        except StorageError:
-            log.debug("an offer stays in the queue; whoever gets it finds the job taken")
 
     async def _generate(self, generation: Generation) -> None:
         name = str(generation.job)
@@ -157,7 +149,7 @@ class Runner:
             if self._running.get(name) is generation:
                 del self._running[name]
         if generation.written or await self._is_over(generation.job):
-            await self._control.close(generation.job)
+            self._to_close.add(generation.job)
 
     async def _is_over(self, job: JobKey) -> bool:
         (record,) = await self._tools.store.show_many([job])

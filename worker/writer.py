@@ -86,7 +86,7 @@ class LogWriter:
         self._events.append(event)
         self._ttft_ms = ttft_ms
         if not self._busy:
-            self._go_on()
+            self._ask()
 
     def mark(self, upstream: Upstream | None) -> None:
         """What was added so far is covered by `upstream`, which the store gets with it; None: it is lost."""
@@ -129,13 +129,17 @@ class LogWriter:
 
     def _go_on(self) -> None:
         """Have what there is appended, or the task write the end."""
-        self._busy = self._owes
-        if not self._busy:
-            return
-        if self._ends_now:
+        if not self._owes:
+            self._busy = False
+        elif self._ends_now:
+            self._busy = True
             self._turn.set()
         else:
-            self._store.append_from(self)
+            self._ask()
+
+    def _ask(self) -> None:
+        self._busy = True
+        self._store.append_from(self)
 
     def next_batch(self) -> Batch | None:
         """For `Appends`: what goes out now. None where the end was added meanwhile, which the task writes, or where

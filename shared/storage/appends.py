@@ -7,8 +7,7 @@ for this process and for the server (decision 0021).
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from redis.exceptions import ClusterCrossSlotError, ResponseError
 
@@ -26,16 +25,14 @@ MAX_EVENTS = 256
 ms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """Where a batch ended: OK, FENCED, GAP, STALE, GONE or ENDED, with the log's last seq."""
 
     verdict: str
     last_seq: int
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Events to append as `<epoch>-<first_seq>`…, if the log ends right before; `ttft_ms` with an attempt's first
     content event.
 

@@ -220,7 +220,7 @@ class Store:
         return "INTERRUPTED" if job.shown and job.on_interrupt is OnInterrupt.FAIL else None
 
     def append(self, epoch: int, first: int, events: list[Event], act: Act | None = None) -> tuple[str, int]:
-        """append_v1; with `act`, finish_v1: the batch's last event is the terminal one."""
+        """append_v2; with `act`, finish_v1: the batch's last event is the terminal one."""
         job = self.job
         if job is None or not job.log:
             return "GONE", 0

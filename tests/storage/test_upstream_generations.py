@@ -2,12 +2,12 @@
 
 import asyncio
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 
 from shared.jobs import Act, JobKey, JobRequest, Message, OnInterrupt, Upstream
 from shared.settings import Settings
+from shared.storage.appends import Batch
 from shared.transcript import fold
 from tests.storage import acts
 from tests.storage.conftest import Stores
@@ -20,6 +20,7 @@ from worker.gate import Gate
 from worker.generate import Generation, Stop, Tools
 from worker.providers.openai import OpenAIProvider
 from worker.pump import ProviderLookup
+from worker.writer import LogWriter
 
 
 def _tools(stores: Stores, provider: OpenAIProvider, worker: str) -> Tools:
@@ -119,13 +120,15 @@ async def test_a_finished_job_cancels_nothing(stores: Stores, server: ProviderSe
 async def test_no_word_is_stored_without_its_place(
     stores: Stores, server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, places = stores.jobs.append, []
+    next_batch, places = LogWriter.next_batch, []
 
-    async def watched(*args: Any) -> Any:
-        places.append(args[5])
-        return await append(*args)
+    def watched(writer: LogWriter) -> Batch | None:
+        batch = next_batch(writer)
+        if batch is not None:
+            places.append(batch.upstream)
+        return batch
 
-    monkeypatch.setattr(stores.jobs, "append", watched)
+    monkeypatch.setattr(LogWriter, "next_batch", watched)
     server.script(Behaviour(rate=200))
     await _run(stores, server, OnInterrupt.RESTART)
     assert len(places) > 1
