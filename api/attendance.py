@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from shared.errors import TailraceError
 from shared.jobs import JobKey, JobRecord
@@ -16,6 +16,11 @@ SAY_AGAIN_S = 1.0
 """The shortest `cancel_if_unread_s` is a few times this, so that one lost word costs no job."""
 
 
+def asks(record: JobRecord) -> bool:
+    """Whether the job is to be cancelled when nobody reads it."""
+    return record.unread_ms is not None and not record.ended
+
+
 class Attendance:
     """Owned by the node, which keeps `run()` in its task group."""
 
@@ -24,13 +29,12 @@ class Attendance:
         self._readers: Counter[JobKey] = Counter()
         self._wanted = asyncio.Event()
 
-    @asynccontextmanager
-    async def reading(self, record: JobRecord) -> AsyncIterator[None]:
-        """Somebody reads the job for the length of the block."""
-        if record.unread_ms is None or record.ended:
-            yield
-            return
-        job = record.key
+    def reading(self, job: JobKey | None) -> AbstractContextManager[None]:
+        """Somebody reads the job for the length of the block; None: a job that does not ask who reads it."""
+        return nullcontext() if job is None else self._reading(job)
+
+    @contextmanager
+    def _reading(self, job: JobKey) -> Iterator[None]:
         self._readers[job] += 1
         self._wanted.set()
         try:
@@ -42,7 +46,7 @@ class Attendance:
 
     async def glance(self, record: JobRecord) -> None:
         """Somebody has just looked at the job."""
-        if record.unread_ms is not None and not record.ended:
+        if asks(record):
             await self._say(record.key)
 
     async def run(self) -> None:

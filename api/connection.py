@@ -21,8 +21,11 @@ class Wire(Protocol):
     def has_room(self) -> bool:
         """Whether it is open, and has little waiting to be sent."""
 
-    def write(self, chunk: bytes) -> None:
-        """Send a whole chunk of the response, its length and line ends included."""
+    def write(self, chunk: bytes) -> bool:
+        """Send a whole chunk of the response, its length and line ends included; False where there is no room."""
+
+    def when_lost(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell`, and nobody else, as soon as the client is gone, which it may be already."""
 
 
 def wire_of(scope: Scope) -> Wire | None:

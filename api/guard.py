@@ -33,11 +33,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        scope["tailrace.request_id"] = request_id
-
+        request_id = scope["tailrace.request_id"] = _request_id(Headers(scope=scope))
         answered = False
 
         async def send_with_id(message: Message) -> None:
@@ -49,9 +45,7 @@ class Guard:
             await send(message)
 
         try:
-            # Without a name here: an answer that is a stream would hold it for as long as it lasts.
-            scope[BODY] = await self._read(headers, receive)
-            await self._app(scope, _replay(scope, receive), send_with_id)
+            await self._app(scope, await self._read(scope, receive), send_with_id)
         except TailraceError as error:
             await problem(error, request_id)(scope, receive, send_with_id)
         except CloseWithoutAnswerError:
@@ -60,8 +54,10 @@ class Guard:
             if not answered:
                 _count(scope, "closed")
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body. `payload_too_large` as soon as it is known, `unsupported_media_type` for what is not JSON."""
+    async def _read(self, scope: Scope, receive: Receive) -> Receive:
+        """A `receive` that has the whole body at once, which is in the scope till then. `payload_too_large` as soon as
+        it is known, `unsupported_media_type` for what is not JSON."""
+        headers = Headers(scope=scope)
         too_large = TailraceError(
             "payload_too_large", f"The body is larger than {self._max_body_bytes} bytes. Shorten it."
         )
@@ -69,7 +65,7 @@ class Guard:
         if declared.isdigit() and int(declared) > self._max_body_bytes:
             raise too_large
         if declared == "0" and "transfer-encoding" not in headers:
-            return b""
+            return receive
         body = bytearray()
         while True:
             message = await receive()
@@ -83,7 +79,13 @@ class Guard:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if body and media_type != "application/json" and not media_type.endswith("+json"):
             raise TailraceError("unsupported_media_type")
-        return bytes(body)
+        scope[BODY] = bytes(body)
+        return _replay(scope, receive)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _count(scope: Scope, status: str) -> None:

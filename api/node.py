@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastapi import Request
 
 from api.attendance import Attendance
+from api.departure import Leaving
 from api.making import Maker
 from api.reader import Reader
 from api.tail import Tails
@@ -38,12 +39,11 @@ class Node:
     maker: Maker
     tails: Tails
     attendance: Attendance
-    leaving: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    leaving: Leaving
 
     def leave(self) -> None:
         """Send the readers away and take no new jobs."""
-        if not self.leaving.done():
-            self.leaving.set_result(None)
+        self.leaving.begin()
 
     def reader(self, job: JobKey) -> Reader:
         """A reader of `job`."""
@@ -77,12 +77,20 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
         attendance = Attendance(store)
         async with asyncio.TaskGroup() as group:
-            running = [batcher.run(), notices.run(), tails.run(), reaper.run(), attendance.run()]
+            running = [
+                batcher.run(),
+                notices.run(),
+                tails.run(),
+                tails.beat(settings.heartbeat_s),
+                reaper.run(),
+                attendance.run(),
+            ]
             if transactions is not None:
                 running.append(transactions.run())
             loops = [group.create_task(loop) for loop in running]
+            leaving = Leaving(settings.drain_spread_s)
             try:
-                yield Node(settings, store, event_log, control, queue, maker, tails, attendance)
+                yield Node(settings, store, event_log, control, queue, maker, tails, attendance, leaving)
             finally:
                 await end(*loops)
 

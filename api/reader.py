@@ -71,10 +71,17 @@ class _Nothing(Enum):
 class _Silence:
     """For how long a reader has heard nothing. Times by the event loop's clock."""
 
+    __slots__ = ("_now_s", "_patience_s", "until_s")
+
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self._now_s = asyncio.get_running_loop().time
         self.until_s = self._now_s() + patience_s
+
+    @property
+    def since_s(self) -> float:
+        """When something was said last."""
+        return self.until_s - self._patience_s
 
     def broken(self, at_s: float | None = None) -> None:
         """Something was said."""
@@ -98,14 +105,16 @@ async def _wait(tail: Tail, version: int, cursor: EventId, silence: _Silence, si
     if sink is None or tail.cursor != cursor:
         await tail.changed(version, silence.left_s)
         return cursor
-    sink.cursor = cursor
-    await tail.fill(sink, version, silence.until_s)
+    sink.cursor, sink.spoke_s = cursor, silence.since_s
+    await tail.fill(sink, version)
     silence.broken(sink.spoke_s)
     return sink.cursor
 
 
 class Reader:
     """Follows one job."""
+
+    __slots__ = ("_job", "_log", "_repair_wait_s", "_store", "_tails")
 
     def __init__(
         self, job: JobKey, store: JobStore, event_log: EventLog, tails: Tails, *, repair_wait_s: float
@@ -126,7 +135,8 @@ class Reader:
         that goes away, unless it needs a snapshot just then.
         """
         cursor = start.cursor
-        async with self._tails.attach(self._job, new=start.new) as tail:
+        tail = await self._tails.attach(self._job, new=start.new)
+        try:
             yield Run([])
             snapshot = await self._first(start)
             if snapshot is not None:
@@ -157,6 +167,8 @@ class Reader:
                         return
                 if silence.is_due():
                     yield None
+        finally:
+            await self._tails.detach(tail)
 
     async def _step(self, cursor: EventId, start: Start, tail: Tail) -> "Run | Lost | _Nothing":
         """What follows `cursor`; an empty run where that is yet to come."""

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.app import create_app, guarded
 from api.auth import refuse_unsafe_binding
 from api.connection import ABORT, WIRE
+from api.lean import Bell, Flow, Pipeline
 from shared.settings import Settings
 from shared.telemetry import log_start, say_ready, set_up_logging
 
@@ -30,8 +31,16 @@ _VANISHED_AFTER_MS = 10_000
 _BACKLOG = 2048
 
 
-class _Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """Puts into each request's scope the means to break its connection off, and itself, to be written to (Wire)."""
+
+    _tell_lost: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client has come."""
+        super().connection_made(transport)
+        self.flow = Flow(transport)  # type: ignore[assignment]  # a FlowControl in all but weight
+        self.pipeline = Pipeline()  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -39,13 +48,41 @@ class _Protocol(HttpToolsProtocol):
         extensions: dict[str, Any] = {ABORT: self.transport.abort, WIRE: self}
         self.scope["extensions"] = extensions
 
+    def on_headers_complete(self) -> None:
+        """A request's head is whole."""
+        super().on_headers_complete()
+        self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
+
+    def on_message_complete(self) -> None:
+        """A request is whole. Its headers are its scope's alone, where they can be forgotten."""
+        super().on_message_complete()
+        self.headers = []
+
     def has_room(self) -> bool:
         """Whether the connection is open, and has little waiting to be sent."""
         return not (self.flow.write_paused or self.transport.is_closing())
 
-    def write(self, chunk: bytes) -> None:
-        """Send a chunk of the response."""
+    def write(self, chunk: bytes) -> bool:
+        """Send a chunk of the response, if there is room."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
         self.transport.write(chunk)
+        return True
+
+    def when_lost(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` once the client is gone."""
+        self._tell_lost = tell
+        if tell is not None:
+            # A large body stops the reading until somebody asks for more; a connection that is not read does not end.
+            self.flow.resume_reading()
+            if self.transport.is_closing():
+                tell()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        if self._tell_lost is not None:
+            self._tell_lost()
 
 
 class _Server(uvicorn.Server):
@@ -113,12 +150,13 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
     app = create_app(settings)
     config = uvicorn.Config(
         guarded(app, settings),
-        http=_Protocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # no answer depends on who asks from where: its URLs are relative
         timeout_keep_alive=30,
         # uvicorn would wait for open streams for ever.
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),

@@ -66,7 +66,8 @@ def _plain(scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
         return _job
     if scope["method"] == "GET" and (path := _EVENTS_PATH.fullmatch(scope["path"])) is not None:
         scope["route"] = _EVENTS
-        return partial(_events, path[1]) if Request(scope).query_params.keys() <= _PLAIN else None
+        plain = not scope["query_string"] or Request(scope).query_params.keys() <= _PLAIN
+        return partial(_events, path[1]) if plain else None
     return None
 
 
@@ -76,7 +77,7 @@ async def _job(request: Request) -> Response:
         raise _PassOnError
     try:
         # The very steps that FastAPI takes: another parser of JSON would be another meaning.
-        given = json.loads(request.scope[BODY])
+        given = json.loads(request.scope.get(BODY, b""))
         tenant = _tenant(request, node)
         body = JobIn.model_validate(given)
     except (ValueError, RecursionError):

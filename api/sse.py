@@ -20,6 +20,11 @@ HEADERS = {
 _json = msgspec.json.Encoder().encode
 
 
+def chunk(body: bytes) -> bytes:
+    """A piece of a response in chunked encoding; nothing for nothing, which would end the response."""
+    return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+
+
 def hello(retry_ms: int) -> bytes:
     """The first bytes of a stream: proxies and readers see at once that it lives."""
     return b": tailrace\nretry: %d\n" % retry_ms

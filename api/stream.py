@@ -7,21 +7,24 @@ connection is aborted, for a clean end would look like a finished answer.
 import asyncio
 import logging
 import random
+from collections.abc import Coroutine
 from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api import sse
+from api.attendance import asks
 from api.connection import Wire, abort, wire_of
+from api.departure import Departure
 from api.dialects import Dialect
 from api.node import Node
-from api.reader import Lost, Run, Start
+from api.reader import Lost, Reader, Run, Start
 from api.sink import Sink
 from shared import metrics
 from shared.errors import StorageError
-from shared.jobs import JobRecord
-from shared.tasks import end
+from shared.jobs import JobKey, JobRecord
 
 log = logging.getLogger(__name__)
 
@@ -43,47 +46,73 @@ class EventStream(Response):
         del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
         self._node = node
         self._record = record
-        self._reader = node.reader(record.key)
         self._start = start
         self._dialect = dialect
         self._made_here = made_here
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve the response until its end, the client's, or the node's, whichever comes first.
+
+        What runs holds neither this object, nor the record with its prompt, nor the request's headers: readers are many
+        and wait for long.
+        """
+        scope["headers"] = []
+        attended = self._record.key if asks(self._record) else None
+        stream = _Stream(self._node, self._start, self._dialect, send, wire_of(scope), self.raw_headers)
+        return stream.run(self._node.reader(self._record.key), attended, scope, receive, made_here=self._made_here)
+
+
+class _Stream:
+    """One response under way."""
+
+    __slots__ = ("_begun", "_dialect", "_head", "_node", "_send", "_spoke_s", "_start", "_wire")
+
+    def __init__(
+        self,
+        node: Node,
+        start: Start,
+        dialect: Dialect,
+        send: Send,
+        wire: Wire | None,
+        headers: list[tuple[bytes, bytes]],
+    ) -> None:
+        self._node = node
+        self._start = start
+        self._dialect = dialect
+        self._send = send
+        self._wire = wire
+        self._head: Message = {"type": "http.response.start", "status": 200, "headers": headers}
         self._begun = False
         self._spoke_s = 0.0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the response until its end, the client's, or the node's, whichever comes first."""
-        with metrics.READERS.track_inprogress():
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with asyncio.TaskGroup() as group:
-            writing = group.create_task(self._write(send, wire_of(scope)))
-            watching = group.create_task(_until_disconnect(receive))
-            try:
-                await _first(writing, watching, self._node.leaving)
-                if self._node.leaving.done():
-                    # Readers leave one after the other, or they would all come back in the same moment.
-                    spread_s = random.uniform(0, self._node.settings.drain_spread_s)
-                    await _first(writing, watching, timeout_s=spread_s)
-                whole = writing.done() and writing.result()
-                gone = watching.done()
-            finally:
-                await end(writing, watching)
+    async def run(
+        self, reader: Reader, attended: JobKey | None, scope: Scope, receive: Receive, *, made_here: bool
+    ) -> None:
+        """Serve it. `attended`: the job, where it is to be known that somebody reads it."""
+        whole = False
+        with metrics.READERS.track_inprogress(), self._node.attendance.reading(attended):
+            async with Departure(self._node.leaving, self._wire, receive) as departure:
+                whole = await self._write(reader, begin=made_here)
+        gone = departure.client_gone and not whole
         metrics.STREAM_ENDS.labels("whole" if whole else "left" if gone else "cut").inc()
         if whole:
-            await self._send(send, b"", more=False)
+            await self._say(b"", more=False)
         elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
-            await self._send(send, sse.retry(random.randint(200, 2000)), more=False)
+            await self._say(sse.retry(random.randint(200, 2000)), more=False)
         elif not gone:
             await abort(scope, receive)
 
-    async def _write(self, send: Send, wire: Wire | None) -> bool:
+    async def _write(self, reader: Reader, *, begin: bool) -> bool:
         """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""
         try:
-            if self._made_here:
-                await self._begin(send)
-            async with self._node.attendance.reading(self._record):
-                await self._write_steps(send, wire)
+            if begin:
+                await self._begin()
+            sink = None if self._wire is None else Sink(self._dialect, self._wire)
+            async with aclosing(reader.follow(self._start, self._node.settings.heartbeat_s, sink)) as steps:
+                async for step in steps:
+                    await self._take(step)
+                    if self._dialect.finished:
+                        break
         except StorageError as error:
             log.warning("a reader is cut: %s", error.code)
             return False
@@ -92,25 +121,22 @@ class EventStream(Response):
             return False
         return True
 
-    async def _write_steps(self, send: Send, wire: Wire | None) -> None:
-        sink = None if wire is None else Sink(self._dialect, wire)
-        async with aclosing(self._reader.follow(self._start, self._node.settings.heartbeat_s, sink)) as steps:
-            async for step in steps:
-                if not self._begun:
-                    await self._begin(send)
-                body = self._said(self._bytes(step))
-                if isinstance(step, Run):
-                    step.let_go()
-                await self._send(send, body)
-                if self._dialect.finished:
-                    return
+    async def _take(self, step: Run | Lost | None) -> None:
+        if not self._begun:
+            await self._begin()
+        body = self._said(self._bytes(step))
+        if isinstance(step, Run):
+            step.let_go()
+        if body:
+            await self._say(body)
 
-    async def _begin(self, send: Send) -> None:
+    async def _begin(self) -> None:
         self._begun = True
         metrics.STREAMS.labels(self._start.word).inc()
         self._spoke_s = asyncio.get_running_loop().time()
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await self._send(send, sse.hello(self._node.settings.reconnect_ms))
+        head, self._head = self._head, {}
+        await self._send(head)
+        await self._say(sse.hello(self._node.settings.reconnect_ms))
 
     def _said(self, body: bytes) -> bytes:
         """`body`, or a heartbeat where a log that moves has had nothing to show in this dialect for too long."""
@@ -139,18 +165,13 @@ class EventStream(Response):
             frames[shared] = self._dialect.write(step.entries)
         return frames[shared]
 
-    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+    async def _say(self, body: bytes, *, more: bool = True) -> None:
         # The server keeps a copy of what it is given until the reader has taken it: of a piece, not of a page.
         for at in range(0, max(len(body), not more), _PIECE_BYTES):
             piece, rest = body[at : at + _PIECE_BYTES], len(body) - at > _PIECE_BYTES
+            message = {"type": "http.response.body", "body": piece, "more_body": more or rest}
+            if self._wire is not None and self._wire.has_room():
+                await self._send(message)  # which waits for nothing, then
+                continue
             async with asyncio.timeout(self._node.settings.write_timeout_s):
-                await send({"type": "http.response.body", "body": piece, "more_body": more or rest})
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _first(*futures: asyncio.Future[None] | asyncio.Task[bool], timeout_s: float | None = None) -> None:
-    await asyncio.wait(set(futures), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                await self._send(message)

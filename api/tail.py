@@ -10,8 +10,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from api.sink import Sink, pour
 from shared import metrics
@@ -118,19 +117,21 @@ class Tail:
                 self._waiters.remove(waiter)
         return True
 
-    async def fill(self, sink: Sink, version: int, until_s: float) -> None:
-        """Have everything that comes written into `sink`, which has all that there is at `version`, until it leaves or
-        has been silent for too long; `until_s` by the loop's clock. Without a task's turn for each event."""
+    async def fill(self, sink: Sink, version: int) -> None:
+        """Have everything that comes written into `sink`, which has all that there is at `version`, until it leaves.
+        Without a task's turn for each event, or for each heartbeat."""
         if self.version != version:
             return
         self._sinks[sink] = None
         try:
-            async with asyncio.timeout_at(until_s):
-                await sink.left()
-        except TimeoutError:
-            pass
+            await sink.left()
         finally:
             del self._sinks[sink]
+
+    def beat(self, since_s: float, now_s: float) -> None:
+        """Have all sinks that were silent since `since_s` say that they live."""
+        for sink in list(self._sinks):
+            sink.beat(since_s, now_s)
 
     def frame(self, dialect: str, entries: list[Entry], encode: Callable[[list[Entry]], bytes]) -> bytes:
         """The bytes of a run of entries, encoded once for all readers that are at the same place."""
@@ -157,26 +158,18 @@ class Tails:
         self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
         """Held by a reader while it reads a page of its own."""
 
-    @asynccontextmanager
-    async def attach(self, job: JobKey, *, new: bool = False) -> AsyncIterator[Tail]:
-        """The tail of `job` for one reader. StorageError where its notices cannot be subscribed to.
+    async def attach(self, job: JobKey, *, new: bool = False) -> Tail:
+        """The tail of `job`, its subscription confirmed, with one reader more, who has to `detach` from it.
 
         `new`: the log was made a moment ago, so that all of it is recent, and its end need not be looked for.
+        StorageError where its notices cannot be subscribed to.
         """
-        tail = await self._opened(job, START if new else None)
-        try:
-            yield tail
-        finally:
-            await self._detach(tail)
-
-    async def _opened(self, job: JobKey, base: EventId | None) -> Tail:
-        """A tail whose subscription is confirmed, this reader counted in."""
         while True:
             tail = self._tails.get(job)
             first = tail is None
             if tail is None:
                 tail = self._tails[job] = Tail(job, self._ring_events)
-                tail.base = base
+                tail.base = START if new else None
             tail.readers += 1
             try:
                 if first:
@@ -185,11 +178,12 @@ class Tails:
                 if await asyncio.shield(tail.opened):
                     return tail
             except BaseException:
-                await self._detach(tail)
+                await self.detach(tail)
                 raise
-            await self._detach(tail)  # whoever was opening it has left; the next in line opens another
+            await self.detach(tail)  # whoever was opening it has left; the next in line opens another
 
-    async def _detach(self, tail: Tail) -> None:
+    async def detach(self, tail: Tail) -> None:
+        """The reader goes, and takes the tail along if it was the last."""
         job = tail.job
         tail.readers -= 1
         if tail.readers == 0:
@@ -241,6 +235,16 @@ class Tails:
             tails, self._dirty = list(self._dirty), set()
             for start in range(0, len(tails), READ_AT_ONCE):
                 await self._read(tails[start : start + READ_AT_ONCE])
+
+    async def beat(self, silence_s: float) -> None:
+        """Until cancelled, let no sink be silent for longer than `silence_s`. One look at all costs less than a timer
+        for each, and makes a heartbeat come early by at most an eighth of its time."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(silence_s / 8)
+            now_s = now()
+            for tail in list(self._tails.values()):
+                tail.beat(now_s - silence_s * 7 / 8, now_s)
 
     async def _read(self, tails: list[Tail]) -> None:
         try:

@@ -1,8 +1,10 @@
 """Sinks: connections that are written to as events come, and what becomes of one that has no room."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+import pytest
 
 from api.dialects import dialect
 from api.sink import Sink, pour
@@ -22,8 +24,13 @@ class Wire:
     def has_room(self) -> bool:
         return self.room
 
-    def write(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
+    def write(self, chunk: bytes) -> bool:
+        if self.room:
+            self.chunks.append(chunk)
+        return self.room
+
+    def when_lost(self, tell: Callable[[], None] | None) -> None:
+        """It never is."""
 
 
 def entries(*events: Event, after: int = 2) -> list[Entry]:
@@ -35,7 +42,7 @@ def entries(*events: Event, after: int = 2) -> list[Entry]:
 async def waiting(sink: Sink) -> AsyncIterator["asyncio.Task[None]"]:
     """The sink with its reader's task asleep."""
     task = asyncio.create_task(sink.left())
-    await until(lambda: sink._left is not None)
+    await until(lambda: sink.asleep)
     try:
         yield task
     finally:
@@ -80,9 +87,10 @@ async def test_without_room_the_readers_task_is_woken_and_the_dialect_has_said_n
     async with waiting(sink) as task:
         pour(entries(Token("a")), [sink])
         wire.room = False
-        pour(entries(Token("b"), after=3), [sink])
+        pour(entries(Token("b"), DONE, after=3), [sink])
         await asyncio.wait_for(task, 5)
     assert sink.cursor == EventId(7, 3)
+    assert not sink.dialect.finished
     assert b'"b"' not in body(wire.chunks)
     # The task goes on from the cursor, with the same dialect: what was not written is still to be said.
     assert b'"b"' in sink.dialect.write(entries(Token("b"), after=3))
@@ -96,3 +104,35 @@ async def test_a_sink_whose_task_has_woken_takes_nothing_more() -> None:
         pour(entries(Token("a")), [sink])
     assert wire.chunks == []
     assert sink.cursor == EventId(0, 0)
+
+
+async def test_a_silent_connection_gets_a_heartbeat_and_one_that_has_just_heard_something_does_not() -> None:
+    silent, spoken = Sink(dialect("native"), one := Wire()), Sink(dialect("native"), other := Wire())
+    silent.spoke_s, spoken.spoke_s = 10.0, 12.0
+    async with waiting(silent) as task, waiting(spoken):
+        for sink in (silent, spoken):
+            sink.beat(11.0, 20.0)
+        assert not task.done()
+    assert (body(one.chunks), other.chunks) == (b": ka\n", [])
+    assert silent.spoke_s == 20.0
+
+
+async def test_the_readers_task_sees_to_a_heartbeat_that_has_no_room() -> None:
+    sink = Sink(dialect("native"), wire := Wire())
+    wire.room = False
+    async with waiting(sink) as task:
+        sink.beat(1.0, 20.0)
+        await asyncio.wait_for(task, 5)
+    assert wire.chunks == []
+    assert sink.spoke_s == 0.0
+
+
+async def test_what_one_dialect_cannot_write_is_written_to_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    sinks = [Sink(dialect("chat"), Wire()), Sink(dialect("native"), wire := Wire())]
+    sinks[0].dialect.write = None  # type: ignore[method-assign, assignment]
+    async with waiting(sinks[0]) as task, waiting(sinks[1]):
+        pour(entries(Token("a")), sinks)
+        await asyncio.wait_for(task, 5)
+    assert sinks[0].cursor == EventId(0, 0)
+    assert b'"a"' in body(wire.chunks)
+    assert "could not be encoded" in caplog.text
