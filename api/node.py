@@ -22,6 +22,8 @@ from shared.storage.control import Control
 from shared.storage.jobs import JobStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.storage.reads import Joined
+from shared.storage.sending import OwnLine
 from shared.storage.transactions import Transactions
 from shared.tasks import end
 from shared.telemetry import process_name
@@ -67,18 +69,24 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
 
         log_redis, control_redis = client(settings.redis_url), client(settings.control_url)
         batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.redis_url, retries=0))
-        store, event_log = JobStore(log_redis, batcher), EventLog(log_redis)
+        # Those who come share one line; what is written to those who are there does not wait for them.
+        coming, following = Joined(log_redis), OwnLine(log_redis)
+        stack.push_async_callback(following.aclose)
+        store, event_log = JobStore(log_redis, batcher, coming), EventLog(log_redis, coming)
         control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
         # Not where replicas have to have a job before it is answered: the batcher waits for them.
         one_store = settings.control_url == settings.redis_url and not settings.replicas
         transactions = Transactions(control_redis) if one_store else None
         maker = Maker(settings, store, control, queue, batcher, transactions)
-        tails = Tails(event_log, notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events)
+        tails = Tails(
+            EventLog(log_redis, following), notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events
+        )
         reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
         attendance = Attendance(store)
         async with asyncio.TaskGroup() as group:
             running = [
                 batcher.run(),
+                coming.run(),
                 notices.run(),
                 tails.run(),
                 tails.beat(settings.heartbeat_s),

@@ -18,7 +18,7 @@ from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.creation import Creation
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
-from shared.storage.sending import exchange
+from shared.storage.reads import Line, Pooled
 
 _encode = msgspec.json.encode
 _STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority", "created_ms", "unread_ms", "read_ms"]
@@ -75,8 +75,10 @@ def operation_token() -> str:
 class JobStore:
     """Jobs in the log store. All methods raise StorageError where it cannot be reached."""
 
-    def __init__(self, redis: Redis, batcher: Batcher) -> None:
+    def __init__(self, redis: Redis, batcher: Batcher, line: Line | None = None) -> None:
+        """`line`: over which one job is shown, where not over the client's pool."""
         self._redis = redis
+        self._line = line or Pooled(redis)
         self._batcher = batcher
 
     async def create(self, creation: Creation) -> JobRecord | None:
@@ -87,9 +89,7 @@ class JobStore:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""
         keys = job_keys(job)
         with storage_errors():
-            fields, tombstone = map(
-                sound, await exchange(self._redis, [("HGETALL", keys.meta), ("GET", keys.tombstone)])
-            )
+            fields, tombstone = map(sound, await self._line.exchange([("HGETALL", keys.meta), ("GET", keys.tombstone)]))
         meta = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
         if meta and tombstone != "deleted":
             return _record(job, meta)

@@ -10,7 +10,7 @@ from shared.events import START, TERMINAL, Entry, EventId, decode
 from shared.jobs import JobKey
 from shared.storage.connect import Redis, readable, storage_errors
 from shared.storage.keys import job_keys
-from shared.storage.sending import exchange
+from shared.storage.reads import Line, Pooled
 
 PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
@@ -62,8 +62,10 @@ def _entry(entry_id: str, fields: list[str] | dict[str, str]) -> Entry:
 class EventLog:
     """Reads logs. All methods raise StorageError where the store cannot be reached."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, line: Line | None = None) -> None:
+        """`line`: over which pages and last ids are read, where not over the client's pool."""
         self._redis = redis
+        self._line = line or Pooled(redis)
 
     async def read_after(self, job: JobKey, cursor: EventId, count: int = PAGE) -> Page:
         """One page of entries after `cursor`."""
@@ -72,12 +74,11 @@ class EventLog:
     async def read_many(self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE) -> list[Page]:
         """One page for each of many logs, in one round trip."""
         with storage_errors():
-            answers = await exchange(
-                self._redis,
+            answers = await self._line.exchange(
                 [
                     ("XRANGE", job_keys(job).log, "-" if cursor == START else str(cursor), "+", "COUNT", count + 1)
                     for job, cursor in wanted
-                ],
+                ]
             )
             pages = [readable(answer) for answer in answers]
         return [
@@ -101,7 +102,7 @@ class EventLog:
         """The id of each log's last entry; None where there is no log."""
         with storage_errors():
             commands = [("XREVRANGE", job_keys(job).log, "+", "-", "COUNT", 1) for job in jobs]
-            answers = [readable(answer) for answer in await exchange(self._redis, commands)]
+            answers = [readable(answer) for answer in await self._line.exchange(commands)]
         return [EventId.parse(raw[0][0]) if raw else None for raw in answers]
 
     async def running(self, job: JobKey) -> tuple[int, bool]:

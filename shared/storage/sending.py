@@ -141,6 +141,8 @@ class OwnLine:
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See `exchange`."""
+        if not commands:
+            return []
         pool: ConnectionPool = self._redis.connection_pool
         if not issubclass(pool.connection_class, _Sending):
             return await _one_by_one(self._redis, commands)
