@@ -17,6 +17,7 @@ HEADERS = {
     "x-accel-buffering": "no",
 }
 
+_TEXTS = (Token, Reasoning)
 _json = msgspec.json.Encoder().encode
 
 
@@ -60,7 +61,7 @@ def native_run(entries: list[Entry], *, exact: bool) -> bytes:
     frames = []
     for (kind, _), group in groupby(entries, key=lambda entry: (type(entry.event), entry.id.epoch)):
         members = list(group)
-        if kind in (Token, Reasoning) and len(members) > 1:
+        if kind in _TEXTS and len(members) > 1:
             frames.append(native(_joined(members), members[-1].id, len(members)))
         else:
             frames += [native(entry.event, entry.id) for entry in members]
@@ -68,6 +69,6 @@ def native_run(entries: list[Entry], *, exact: bool) -> bytes:
 
 
 def _joined(entries: list[Entry]) -> Token | Reasoning:
-    texts = [entry.event for entry in entries if isinstance(entry.event, Token | Reasoning)]
+    texts = [entry.event for entry in entries if isinstance(entry.event, _TEXTS)]
     at_ms = next((event.at_ms for event in texts if event.at_ms is not None), None)
     return type(texts[0])("".join(event.text for event in texts), at_ms)

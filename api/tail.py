@@ -155,6 +155,7 @@ class Tails:
         self._tails: dict[JobKey, Tail] = {}
         self._dirty: set[Tail] = set()
         self._wanted = asyncio.Event()
+        self._tick_due = False
         self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
         """Held by a reader while it reads a page of its own."""
 
@@ -216,25 +217,35 @@ class Tails:
 
     async def run(self) -> None:
         """Read what is dirty until cancelled; on every tick look at everything, for a notice may have been lost."""
-        loop = asyncio.get_running_loop()
-        tick_at_s = loop.time()
-        while True:
-            try:
-                async with asyncio.timeout_at(tick_at_s):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
-            if loop.time() >= tick_at_s:
-                # By the clock, not by silence: a node that hears of many logs must not forget the one it does not.
-                for tail in self._tails.values():
-                    if not tail.ended and tail not in self._dirty:
-                        self._dirty.add(tail)
-                        tail.unheard = True
-                tick_at_s = loop.time() + self._tick_s * random.uniform(0.75, 1.0)
-            self._wanted.clear()
-            tails, self._dirty = list(self._dirty), set()
-            for start in range(0, len(tails), READ_AT_ONCE):
-                await self._read(tails[start : start + READ_AT_ONCE])
+        ticking = self._next_tick()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                if self._tick_due:
+                    self._mark_unheard()
+                    ticking = self._next_tick()
+                tails, self._dirty = list(self._dirty), set()
+                for start in range(0, len(tails), READ_AT_ONCE):
+                    await self._read(tails[start : start + READ_AT_ONCE])
+        finally:
+            ticking.cancel()
+
+    def _next_tick(self) -> asyncio.TimerHandle:
+        """By the clock, not by silence: a node that hears of many logs must not forget the one it does not hear of. One
+        timer a tick, for one around each wait would cost a busy node more than the wait."""
+        self._tick_due = False
+        return asyncio.get_running_loop().call_later(self._tick_s * random.uniform(0.75, 1.0), self._tick)
+
+    def _tick(self) -> None:
+        self._tick_due = True
+        self._wanted.set()
+
+    def _mark_unheard(self) -> None:
+        for tail in self._tails.values():
+            if not tail.ended and tail not in self._dirty:
+                self._dirty.add(tail)
+                tail.unheard = True
 
     async def beat(self, silence_s: float) -> None:
         """Until cancelled, let no sink be silent for longer than `silence_s`. One look at all costs less than a timer

@@ -87,6 +87,8 @@ def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect,
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:
     if start.now:
         return True
+    if start.cursor == START:
+        return False  # every log begins with `queued`
     (last,) = await node.log.last_ids([record.key])
     return last is not None and start.cursor == last
 
