@@ -98,6 +98,10 @@ APPEND_ERRORS = Counter(
 RENEWALS = Counter(
     "tailrace_lease_renewals", "Renewals of leases, by the store's verdict", ["verdict"], registry=WORKER
 )
+COMPACTIONS = Counter(
+    "tailrace_compactions", "Finished logs that were to be rewritten compactly, by verdict", ["verdict"],
+    registry=WORKER,
+)  # fmt: skip
 HANDED_OVER = Counter("tailrace_jobs_handed_over", "Jobs given back unfinished in a drain", registry=WORKER)
 
 # -- of an API node

@@ -16,6 +16,7 @@ from shared.queue import Queue, arq_pool
 from shared.recovery import Reaper
 from shared.settings import Settings
 from shared.storage.batch import Batcher
+from shared.storage.compaction import LogCompaction
 from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
@@ -25,6 +26,7 @@ from shared.storage.notices import Notices
 from shared.tasks import end
 from shared.telemetry import log_start, process_name, say_ready, set_up_logging
 from worker.claim import Claimer
+from worker.compaction import Compactor
 from worker.gate import Gate
 from worker.generate import Tools
 from worker.intake import Intake
@@ -98,7 +100,8 @@ class Worker:
         queue = Queue(connections.control, settings.queue_name)
         control = Control(connections.control)
         notices = Notices(connections.notices)
-        claimer = Claimer(store, EventLog(connections.log), self.name, lease_ms)
+        event_log = EventLog(connections.log)
+        claimer = Claimer(store, event_log, self.name, lease_ms)
         gate = Gate(settings, asyncio.get_running_loop().time)
         tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)
         runner = Runner(tools, control, group)
@@ -107,8 +110,10 @@ class Worker:
         )
         intake = Intake(settings, runner, queue, connections.arq, connections.blocking)
         reaper = Reaper(store, control, queue, owner=self.name, lease_s=settings.lease_s)
+        compactor = Compactor(control, LogCompaction(event_log, batcher), after_s=settings.compact_after_s)
         feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
-        loops = (batcher.run(), notices.run(), keeper.run(), reaper.run(), self._listen(notices, runner))
+        background = (keeper.run(), reaper.run(), compactor.run(), self._listen(notices, runner))
+        loops = (batcher.run(), notices.run(), *background)
         serving = [group.create_task(loop) for loop in loops]
         try:
             await self._store_answers(store, control)

@@ -4,6 +4,7 @@ It may be another server than the logs', so nothing here is atomic with a log. W
 steps is ordered so that a retry or the reaper completes any prefix (DESIGN §4, create order).
 """
 
+import time
 from dataclasses import dataclass
 
 from shared.errors import StorageError
@@ -15,6 +16,15 @@ from shared.storage.transactions import Command
 
 OPEN_COUNT: Command = ("ZCARD", keys.OPEN)
 """The command that counts the jobs without a terminal event, for a transaction."""
+
+MOST_ENDED = 50_000
+"""Ended jobs whose logs wait to be rewritten, at most: where no worker does it, older logs stay as they are."""
+_TURN_MS = 60_000
+
+
+def _now_ms() -> int:
+    """By this process's clock, ms since 1970: one that is wrong has logs rewritten early or late, nothing else."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +72,43 @@ class Control:
         ]
 
     async def close(self, *jobs: JobKey) -> None:
-        """Take ended jobs off the index of open ones."""
+        """Take ended jobs off the index of open ones, and note that their logs can be rewritten compactly."""
+        if not jobs:
+            return
+        names, now_ms = [str(job) for job in jobs], _now_ms()
+        with storage_errors():
+            closed, *_ = await exchange(
+                self._redis,
+                [
+                    ("ZREM", keys.OPEN, *names),
+                    ("ZADD", keys.ENDED, *(part for name in names for part in (now_ms, name))),
+                    ("ZREMRANGEBYRANK", keys.ENDED, 0, -MOST_ENDED - 1),
+                    ("PEXPIRE", keys.ENDED, keys.DAY_MS),
+                ],
+            )
+            sound(closed)  # the note is refused where memory is full: then the log stays as it was written
+
+    async def take_ended(self, after_s: float, count: int) -> list[JobKey]:
+        """Up to `count` jobs that ended more than `after_s` ago and whose logs are nobody else's to rewrite for now.
+
+        They are the caller's for a minute or two, then anybody's until they are `rewritten`. Of two that want the same
+        one gets it, for both move it to the same moment, and moving it twice changes nothing.
+        """
+        now_ms = _now_ms()
+        again_ms = (now_ms // _TURN_MS + 2) * _TURN_MS
+        with storage_errors():
+            names = await self._redis.zrangebyscore(
+                keys.ENDED, "-inf", now_ms - round(after_s * 1000), start=0, num=count
+            )
+            moves = [("ZADD", keys.ENDED, "XX", "GT", "CH", again_ms, name) for name in names]
+            moved = [sound(answer) for answer in await exchange(self._redis, moves)]
+        return [JobKey.parse(name) for name, mine in zip(names, moved, strict=True) if mine]
+
+    async def rewritten(self, *jobs: JobKey) -> None:
+        """Nothing is left to be done for the logs of `jobs`."""
         if jobs:
             with storage_errors():
-                await self._redis.zrem(keys.OPEN, *map(str, jobs))
+                await self._redis.zrem(keys.ENDED, *map(str, jobs))
 
     async def forget(self, job: JobKey) -> None:
         """Take a deleted or vanished job off every list."""

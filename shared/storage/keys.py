@@ -18,6 +18,8 @@ ERASE_MS = 2_000
 """A deleted job's content stays this long, so that attached readers still get their terminal event."""
 OPS_MS = 60_000
 """How long an operation token is remembered after the job's end; retries come within seconds."""
+COMPACT_FORM_MS = 10_000
+"""How long a log's unfinished compact form stays after its last part: its worker has died, another begins anew."""
 IDEMPOTENCY_MS = DAY_MS
 
 PERMANENT = frozenset({"tailrace:open", "tailrace:queue"})
@@ -45,6 +47,11 @@ def job_keys(job: JobKey) -> JobKeys:
     return JobKeys(f"{tag}:meta", f"{tag}:log", f"{tag}:lease", f"{tag}:ops", f"{tag}:tomb")
 
 
+def compact_form(job: JobKey) -> str:
+    """Log, stream: a finished log's compact form while a worker makes it; then it becomes the log. Ends in 10 s."""
+    return f"{job_keys(job).log}:compact"
+
+
 def job_of(meta_key: str) -> str:
     """The `tenant/job` of a job's meta key."""
     return meta_key.partition("{")[2].rpartition("}")[0]
@@ -65,6 +72,10 @@ def worker_channel(worker: str) -> str:
 
 OPEN = "tailrace:open"
 """Control, sorted set `tenant/job` by creation: jobs without a terminal event, for the reaper. Permanent."""
+
+ENDED = "tailrace:ended"
+"""Control, sorted set `tenant/job` by when it ended: finished logs that are yet to be rewritten compactly, for the
+workers. Ends a day after the last job's end."""
 
 WAKE = "tailrace:wake"
 """Control, list of offers that goes straight to an idle worker's claim. A hint; ends an hour after the last push."""

@@ -2,20 +2,23 @@
 
 A page is read *from the cursor on, the cursor included*: if the log no longer holds the cursor (trimmed, lost in a
 failover, of another job), the first entry shows it. Redis itself never says so: XRANGE jumps over holes in silence.
+A finished log may hold many events in one entry of the store (shared/storage/merged.py); a page shows each of them.
 """
 
+import sys
 from dataclasses import dataclass
 
 from shared.events import START, TERMINAL, Entry, EventId, decode
 from shared.jobs import JobKey
-from shared.storage.connect import Redis, readable, storage_errors
+from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.keys import job_keys
+from shared.storage.merged import MERGED, RawEntries, expand
 from shared.storage.reads import Line, Pooled
 
 PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
-
-RawEntries = list[tuple[str, list[str] | dict[str, str]]]
+MOST_MERGED = 8
+"""So many times the entries asked for may be in a page of merged ones, which cost less each than their round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class Page:
 
 def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
     """Judge what XRANGE gave for `cursor` (itself included, unless it is the start)."""
-    entries = [_entry(entry_id, fields) for entry_id, fields in raw]
-    full = len(raw) >= count
+    entries, all_of_them = _from(cursor, raw, MOST_MERGED * count)
+    full = len(raw) >= count or not all_of_them
     if cursor == START:
         whole = _without_hole(cursor, entries)
         return Page(whole, bool(whole) or not entries, full or len(whole) < len(entries), not entries)
@@ -45,18 +48,37 @@ def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
     return Page(whole, held, more, at_end=isinstance(entries[0].event, TERMINAL))
 
 
+def _from(cursor: EventId, raw: RawEntries, most: int) -> tuple[list[Entry], bool]:
+    """The entries from `cursor` on, about `most` of them; whether that is all that `raw` holds.
+
+    XRANGE gives the whole of a merged entry in which the cursor lies: what is before the cursor is left out.
+    """
+    entries: list[Entry] = []
+    for entry_id, fields in raw:
+        if len(entries) >= most:
+            return entries, False
+        field, value = next(iter(fields.items())) if isinstance(fields, dict) else fields
+        epoch, _, seq = entry_id.partition("-")  # the store's own: two whole numbers of 64 bits
+        last = EventId(int(epoch), int(seq))
+        if field[:1] not in MERGED:
+            entries.append(Entry(last, decode(field, value)))
+            continue
+        held = expand(last, field, value)
+        entries += held if entries else [entry for entry in held if entry.id >= cursor]
+    return entries, True
+
+
+def all_entries(raw: RawEntries) -> list[Entry]:
+    """Each entry of what XRANGE gave, as it was appended."""
+    return _from(START, raw, sys.maxsize)[0]
+
+
 def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:
     """The entries up to the first that does not follow; who comes back from there finds the cursor not held."""
     for place, entry in enumerate(entries):
         if entry.id.seq != cursor.seq + 1 + place:
             return entries[:place]
     return entries
-
-
-def _entry(entry_id: str, fields: list[str] | dict[str, str]) -> Entry:
-    field, value = next(iter(fields.items())) if isinstance(fields, dict) else (fields[0], fields[1])
-    epoch, _, seq = entry_id.partition("-")  # the store's own: two whole numbers of 64 bits
-    return Entry(EventId(int(epoch), int(seq)), decode(field, value))
 
 
 class EventLog:
@@ -90,13 +112,19 @@ class EventLog:
         """All that the log holds, page by page, holes or not. Empty where there is none."""
         entries: list[Entry] = []
         after = "-"
-        while True:
-            with storage_errors():
-                raw = await self._redis.xrange(job_keys(job).log, after, "+", count=PAGE)
-            entries += [_entry(entry_id, fields) for entry_id, fields in raw]
+        while raw := await self.read_raw(job, after, PAGE):
+            entries += all_entries(raw)
             if len(raw) < PAGE:
-                return entries
+                break
             after = f"({raw[-1][0]}"
+        return entries
+
+    async def read_raw(self, job: JobKey, start: str, count: int) -> RawEntries:
+        """Up to `count` entries as the store has them, from the id `start` on ("(" before it: behind it)."""
+        with storage_errors():
+            (raw,) = await self._line.exchange([("XRANGE", job_keys(job).log, start, "+", "COUNT", count)])
+            found: RawEntries = sound(raw)
+        return found
 
     async def last_ids(self, jobs: list[JobKey]) -> list[EventId | None]:
         """The id of each log's last entry; None where there is no log."""

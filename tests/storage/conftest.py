@@ -10,6 +10,7 @@ import pytest
 from shared.jobs import JobKey, JobRequest, Message, new_job_id
 from shared.queue import Queue
 from shared.storage.batch import Batcher
+from shared.storage.compaction import LogCompaction
 from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
@@ -30,6 +31,7 @@ class Stores:
     control: Control
     queue: Queue
     notices: Notices
+    compaction: LogCompaction
 
 
 @pytest.fixture(scope="session")
@@ -60,14 +62,16 @@ async def stores(redis_client: Redis) -> AsyncIterator[Stores]:
     """The storage layer, its background loops running."""
     batcher = Batcher(redis_client)
     notices = Notices(redis_client)
+    event_log = EventLog(redis_client)
     async with running(batcher.run(), notices.run()):
         yield Stores(
             redis_client,
             JobStore(redis_client, batcher),
-            EventLog(redis_client),
+            event_log,
             Control(redis_client),
             Queue(redis_client, "tailrace:queue"),
             notices,
+            LogCompaction(event_log, batcher),
         )
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shared.jobs import JobKey, job_id_prefix
-from shared.storage import keys
+from shared.storage import control, keys
 from shared.storage.control import Reservation
 from tests.storage.acts import new_job
 from tests.storage.conftest import Stores
@@ -110,6 +110,49 @@ async def test_an_ended_job_is_no_longer_open_and_stays_on_its_tenants_list(stor
 
     assert await stores.control.open_jobs(0, 9) == [(other, NOW_MS)]
     assert await stores.control.jobs_before("acme", None, 9) == [other.id, ended.id]
+
+
+async def test_an_ended_job_is_given_to_one_worker_and_again_to_another_until_its_log_is_rewritten(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [_job(NOW_MS + number) for number in range(5)]
+    now_ms = NOW_MS
+    monkeypatch.setattr(control, "_now_ms", lambda: now_ms)
+    await stores.control.close(*jobs)
+
+    assert await stores.control.take_ended(0.01, 9) == []
+    now_ms += 20
+    first, rest = await stores.control.take_ended(0.01, 2), await stores.control.take_ended(0.01, 9)
+    assert [*first, *rest] == jobs
+    assert len(first) == 2
+    assert await stores.control.take_ended(0.01, 9) == []
+
+    await stores.control.rewritten(*first)
+    await stores.control.rewritten()
+    now_ms += 120_000
+    assert await stores.control.take_ended(0.01, 9) == rest
+    await stores.control.rewritten(*rest)
+    assert not await stores.redis.exists(keys.ENDED)
+
+
+async def test_of_two_workers_that_want_an_ended_job_at_once_one_gets_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_now_ms", lambda: NOW_MS)
+    jobs = [_job(NOW_MS + number) for number in range(20)]
+    await stores.control.close(*jobs)
+    taken = await asyncio.gather(*(stores.control.take_ended(0, 20) for _ in range(4)))
+    assert sorted(str(job) for mine in taken for job in mine) == [str(job) for job in jobs]
+
+
+async def test_the_list_of_ended_jobs_is_bounded_and_ends(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MOST_ENDED", 3)
+    for number in range(5):
+        monkeypatch.setattr(control, "_now_ms", lambda number=number: NOW_MS + number)
+        await stores.control.close(_job(NOW_MS + number))
+    assert await stores.redis.zcard(keys.ENDED) == 3
+    assert await stores.control.take_ended(0, 9) == [_job(NOW_MS + number) for number in (2, 3, 4)]
+    assert 0 < await stores.redis.pttl(keys.ENDED) <= keys.DAY_MS
 
 
 async def test_a_deleted_job_is_on_no_list(stores: Stores) -> None:

@@ -13,6 +13,7 @@ from shared.jobs import Act, JobKey
 from shared.queue import Queue
 from shared.storage import keys
 from shared.storage.batch import Batcher
+from shared.storage.compaction import LogCompaction
 from shared.storage.connect import open_redis
 from shared.storage.control import Control
 from shared.storage.creation import Creation
@@ -91,12 +92,9 @@ async def wired(valkey: ValkeyProcess, tmp_path: Path) -> AsyncIterator[tuple[St
         batcher = Batcher(redis)
         async with running(batcher.run()):
             await JobStore(redis, batcher).attend(acts.new_job())  # loads the scripts
-            yield (
-                Stores(
-                    redis, JobStore(redis, batcher), EventLog(redis), Control(redis), Queue(redis, "q"), Notices(redis)
-                ),
-                cutter,
-            )
+            log, queue = EventLog(redis), Queue(redis, "q")
+            jobs, compaction = JobStore(redis, batcher), LogCompaction(log, batcher)
+            yield Stores(redis, jobs, log, Control(redis), queue, Notices(redis), compaction), cutter
         await redis.aclose()
 
 

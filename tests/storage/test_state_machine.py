@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from shared.events import TERMINAL, Done, Entry, Token
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, Act, JobKey, JobRequest, OnInterrupt, Status
 from shared.storage.batch import Batcher
+from shared.storage.compaction import LogCompaction
 from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed, JobStore, Refused
 from shared.storage.keys import job_keys
@@ -69,9 +70,9 @@ class Scripts(RuleBasedStateMachine):
         return self.loop.run(what)
 
     async def _open(self) -> None:
-        batcher = Batcher(self.redis)
-        self.serving = asyncio.create_task(batcher.run())
-        self.store, self.log = JobStore(self.redis, batcher), EventLog(self.redis)
+        self.batcher = Batcher(self.redis)
+        self.serving = asyncio.create_task(self.batcher.run())
+        self.store, self.log = JobStore(self.redis, self.batcher), EventLog(self.redis)
 
     async def _close(self) -> None:
         await end(self.serving)
@@ -286,6 +287,12 @@ class Scripts(RuleBasedStateMachine):
         epoch = self.epoch + 1 if stale else self.epoch
         self._end(self.run(self.store.fail(self.job, "poisoned", epoch=epoch, unleased=True)), Status.FAILED, legal)
 
+    @rule()
+    def compact(self) -> None:
+        """A worker rewrites the log, which nobody is to notice."""
+        rewriting = LogCompaction(self.log, self.batcher).rewrite(self.job, _no_rest)
+        assert self.run(rewriting) in (("OPEN",) if self.open else ("OK", "LEFT"))
+
     @invariant()
     def the_log_is_sound(self) -> None:
         """See the head of this file."""
@@ -299,6 +306,10 @@ class Scripts(RuleBasedStateMachine):
         assert (record.status, record.attempt, record.crashes) == (self.status, self.attempt, self.crashes)
         assert record.epoch == self.epoch
         self.seen = log
+
+
+async def _no_rest() -> None:
+    """Nothing else is going on."""
 
 
 def test_the_scripts_keep_every_log_sound() -> None:

@@ -11,6 +11,7 @@ from shared.events import Token
 from shared.jobs import Act, JobKey
 from shared.queue import Queue
 from shared.storage.batch import Batcher
+from shared.storage.compaction import LogCompaction
 from shared.storage.connect import open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import Claimed, JobStore
@@ -38,9 +39,9 @@ async def hurt(server: ValkeyProcess) -> AsyncIterator[Stores]:
     redis = open_redis(server.url, timeout_s=0.3, max_connections=16)
     batcher, notices = Batcher(redis), Notices(redis)
     async with running(batcher.run()):
-        yield Stores(
-            redis, JobStore(redis, batcher), EventLog(redis), Control(redis), Queue(redis, "tailrace:queue"), notices
-        )
+        log, queue = EventLog(redis), Queue(redis, "tailrace:queue")
+        jobs, compaction = JobStore(redis, batcher), LogCompaction(log, batcher)
+        yield Stores(redis, jobs, log, Control(redis), queue, notices, compaction)
     await redis.aclose()
 
 

@@ -42,7 +42,7 @@ def _code(text: str) -> str:
 
 @by_name
 def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> None:
-    if script.name in ("create_v1", "append_v2", "read_v1", "pardon_v1"):
+    if script.name in ("create_v1", "append_v2", "read_v1", "pardon_v1", "compact_v1"):
         assert "TRANSITIONS" not in script.plain  # they change no state
         return
     loaded = {status: acts or {} for status, acts in _given(script, "TRANSITIONS").items()}  # [] is Lua's empty table
@@ -58,6 +58,7 @@ def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> No
     ("OPEN_SLACK_MS", keys.OPEN_SLACK_MS),
     ("ERASE_MS", keys.ERASE_MS),
     ("OPS_MS", keys.OPS_MS),
+    ("COMPACT_FORM_MS", keys.COMPACT_FORM_MS),
 ])  # fmt: skip
 def test_the_scripts_have_the_limits_and_times_of_ours(name: str, value: int) -> None:
     given = {_given(script, name) for script in ALL if name in script.plain}
@@ -104,8 +105,9 @@ def test_a_scripts_name_carries_its_version(script: Script) -> None:
 @by_name
 def test_a_real_server_is_told_which_scripts_may_run_when_memory_is_full(script: Script) -> None:
     first, _, rest = script.flagged.partition("\n")
-    ends_or_keeps_a_job = script.name in {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"}
-    assert first == ("#!lua flags=allow-oom" if ends_or_keeps_a_job else "#!lua")
+    ends_or_keeps_a_job = {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"}
+    makes_room = {"compact_v1"}
+    assert first == ("#!lua flags=allow-oom" if script.name in ends_or_keeps_a_job | makes_room else "#!lua")
     assert rest == script.plain
     assert script.sha(True) != script.sha(False)
 
@@ -115,4 +117,5 @@ def test_a_script_touches_no_key_but_its_jobs_own(script: Script) -> None:
     calls = re.findall(r"redis\.call\('(\w+)',\s*([^,)]+)", script.plain)
     assert {key.strip() for name, key in calls if name not in ("TIME", "PUBLISH")} <= {
         "KEYS[1]", "KEYS[2]", "KEYS[3]", "KEYS[4]", "KEYS[5]", "KEYS[i]", "log", "meta",
+        *(["KEYS[6]"] if script.name == "compact_v1" else []),
     }  # fmt: skip

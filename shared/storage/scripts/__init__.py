@@ -2,7 +2,7 @@
 
 A script's name carries its version: a change of meaning is a new file, so that old and new processes can share a store.
 On disk they carry no shebang (fakeredis cannot read one); a real server gets it here, with `allow-oom` for those that
-must end a job, or keep it, when memory is full.
+must end a job, keep it, or make it smaller when memory is full.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from shared.storage import keys
 
 _FOLDER = Path(__file__).parent
 _FUNCTION = re.compile(r"^local function (?P<name>\w+).*?^end\n", re.MULTILINE | re.DOTALL)
-_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"})
+_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1", "compact_v1"})
 
 
 def _lua_table(table: dict[jobs.Status, dict[jobs.Act, jobs.Status]]) -> str:
@@ -35,6 +35,7 @@ def _pieces() -> dict[str, str]:
         "OPEN_SLACK_MS": keys.OPEN_SLACK_MS,
         "ERASE_MS": keys.ERASE_MS,
         "OPS_MS": keys.OPS_MS,
+        "COMPACT_FORM_MS": keys.COMPACT_FORM_MS,
         "TRANSITIONS": _lua_table(jobs.TRANSITIONS),
     }
     pieces = {name: f"local {name} = {value}\n" for name, value in constants.items()}
@@ -81,6 +82,6 @@ def _load(name: str) -> Script:
     return Script(name, body, flagged, (_sha(body), _sha(flagged)))
 
 
-_NAMES = "create_v1 claim_v1 append_v2 renew_v1 finish_v1 end_v1 release_v1 delete_v1 read_v1 pardon_v1"
+_NAMES = "create_v1 claim_v1 append_v2 renew_v1 finish_v1 end_v1 release_v1 delete_v1 read_v1 pardon_v1 compact_v1"
 ALL = tuple(map(_load, _NAMES.split()))
-CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON = ALL
+CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON, COMPACT = ALL

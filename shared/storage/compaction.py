@@ -1,0 +1,59 @@
+"""Rewriting a finished log compactly, a part at a time, so that neither store nor worker waits behind a long one.
+
+A finished log never changes. Its compact form grows beside it and takes its place in one script, which first looks
+whether the log still is what was read. Death in between leaves the log as it was, and a form that expires.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from shared.jobs import JobKey
+from shared.storage import scripts
+from shared.storage.batch import Batcher
+from shared.storage.keys import compact_form, job_keys
+from shared.storage.log import EventLog
+from shared.storage.merged import MERGED, Row, merge, rows_of
+
+PART = 512
+"""Entries that are read and merged at once: about a millisecond of the worker's."""
+
+Verdict = Literal["OK", "LEFT", "CHANGED", "OPEN", "GONE"]
+
+
+class LogCompaction:
+    """Rewrites logs. StorageError where the store cannot be reached; the log is then as it was, or rewritten."""
+
+    def __init__(self, event_log: EventLog, batcher: Batcher) -> None:
+        self._log = event_log
+        self._batcher = batcher
+
+    async def rewrite(self, job: JobKey, rest: Callable[[], Awaitable[None]]) -> Verdict:
+        """Rewrite the log of a job that has ended; `rest` is awaited between two parts.
+
+        OK, or why it stays as it is: LEFT (it is compact), CHANGED (it is not what was read; may be tried again), OPEN
+        (a failover has lost the end) or GONE (deleted or expired).
+        """
+        rows = await self._part(job, "-")
+        if not rows:
+            return "GONE"
+        if any(row.field[:1] in MERGED for row in rows):
+            return "LEFT"
+        first, length, form_ends = str(rows[0].id), 0, ""
+        while True:
+            length, last = length + len(rows), str(rows[-1].id)
+            more = await self._part(job, f"({last}") if len(rows) == PART else []
+            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], merge(rows))
+            if verdict != "OK" or not more:
+                return verdict
+            form_ends, rows = last, more
+            await rest()
+
+    async def _part(self, job: JobKey, start: str) -> list[Row]:
+        return rows_of(await self._log.read_raw(job, start, PART))
+
+    async def _write(self, job: JobKey, args: list[str], rows: list[Row]) -> Verdict:
+        for row in rows:
+            args += (str(row.id), row.field, row.value)
+        keys = (*job_keys(job), compact_form(job))
+        verdict: Verdict = (await self._batcher.call(scripts.COMPACT, keys, args))[0]  # type: ignore[assignment]
+        return verdict
