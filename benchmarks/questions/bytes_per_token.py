@@ -1,7 +1,7 @@
 """What a finished answer costs in the store: bytes a token of 500 jobs of 200 tokens, words of four to five letters.
 
 `log_bytes` is the log alone (MEMORY USAGE); `all_bytes` is all that the server's memory grew by, records, indices and
-the queue's leavings with it. Both once nothing shrinks any more: finished logs may be rewritten.
+the queue's leavings with it. Both once every finished log is rewritten, and nothing shrinks any more.
 """
 
 import time
@@ -11,6 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.processes import Running, Tailrace
 from benchmarks.samples import Sample
 from benchmarks.targets import OURS
+from shared.storage import keys
 
 QUESTION = "bytes_per_token"
 TOKENS = 200
@@ -37,6 +38,7 @@ def _ask(count: int, running: Running, number: int) -> Sample:
     for first in range(0, count, AT_ONCE):
         jobs += [running.submit(_job(first + place)) for place in range(AT_ONCE)]
         _finished(running, jobs[first:])
+    _rewritten(running)
     _settled(running)
     tokens = count * TOKENS
     figures = {
@@ -59,6 +61,15 @@ def _finished(running: Tailrace, jobs: list[str]) -> None:
             if time.monotonic() > until:
                 raise RuntimeError(f"job {job} did not end within {GUARD_S} s")
             time.sleep(0.05)
+
+
+def _rewritten(running: Tailrace) -> None:
+    """Return once all jobs have left the list of open ones, and their logs that of those to be rewritten."""
+    until = time.monotonic() + GUARD_S
+    while running.store.exists(keys.OPEN, keys.ENDED):
+        if time.monotonic() > until:
+            raise RuntimeError(f"logs were not rewritten within {GUARD_S} s")
+        time.sleep(0.1)
 
 
 def _settled(running: Tailrace) -> None:

@@ -12,7 +12,7 @@ from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.keys import compact_form, job_keys
 from shared.storage.log import EventLog
-from shared.storage.merged import MERGED, Row, merge, rows_of
+from shared.storage.merged import Row, is_compact, merge
 
 PART = 512
 """Entries that are read and merged at once: about a millisecond of the worker's."""
@@ -33,27 +33,24 @@ class LogCompaction:
         OK, or why it stays as it is: LEFT (it is compact), CHANGED (it is not what was read; may be tried again), OPEN
         (a failover has lost the end) or GONE (deleted or expired).
         """
-        rows = await self._part(job, "-")
-        if not rows:
+        part = await self._log.read_raw(job, "-", PART)
+        if not part:
             return "GONE"
-        if any(row.field[:1] in MERGED for row in rows):
+        if is_compact(part):
             return "LEFT"
-        first, length, form_ends = str(rows[0].id), 0, ""
+        first, length, form_ends = part[0][0], 0, ""
         while True:
-            length, last = length + len(rows), str(rows[-1].id)
-            more = await self._part(job, f"({last}") if len(rows) == PART else []
-            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], merge(rows))
+            length, last = length + len(part), part[-1][0]
+            more = await self._log.read_raw(job, f"({last}", PART) if len(part) == PART else []
+            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], merge(part))
             if verdict != "OK" or not more:
                 return verdict
-            form_ends, rows = last, more
+            form_ends, part = last, more
             await rest()
-
-    async def _part(self, job: JobKey, start: str) -> list[Row]:
-        return rows_of(await self._log.read_raw(job, start, PART))
 
     async def _write(self, job: JobKey, args: list[str], rows: list[Row]) -> Verdict:
         for row in rows:
-            args += (str(row.id), row.field, row.value)
+            args += row
         keys = (*job_keys(job), compact_form(job))
         verdict: Verdict = (await self._batcher.call(scripts.COMPACT, keys, args))[0]  # type: ignore[assignment]
         return verdict

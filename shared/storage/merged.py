@@ -8,7 +8,6 @@ Deflated, the marks between the texts cost next to nothing; in base64, the store
 
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +22,8 @@ MOST_CHARS = 16_384
 MERGED = frozenset("TRC")
 """What a merged entry's field begins with: tokens, reasoning, pieces of tool calls."""
 
+_LETTERS = frozenset(letter.lower() for letter in MERGED)
+
 RawEntries = list[tuple[str, list[str] | dict[str, str]]]
 """What XRANGE gives: ids, and for each a field and its value, as a list or, from some clients, as a dict."""
 
@@ -31,52 +32,45 @@ _values = msgspec.json.Decoder(list[str]).decode
 
 
 class Row(NamedTuple):
-    """One entry as the store has it."""
+    """One entry as the store is to have it."""
 
-    id: EventId
+    id: str
     field: str
     value: str
 
 
-def rows_of(raw: RawEntries) -> list[Row]:
-    """What XRANGE gave."""
-    rows = []
+def merge(raw: RawEntries) -> list[Row]:
+    """The same events in as few entries as may be. Only a run's first event may carry a time."""
+    rows: list[Row] = []
+    values: list[str] = []
+    begins, last, epoch_before, next_seq, chars = "", "", "", 0, 0
     for entry_id, fields in raw:
         field, value = next(iter(fields.items())) if isinstance(fields, dict) else fields
         epoch, _, seq = entry_id.partition("-")
-        rows.append(Row(EventId(int(epoch), int(seq)), field, value))
-    return rows
+        follows = field == begins[:1] and field in _LETTERS and epoch == epoch_before and int(seq) == next_seq
+        chars += len(value)
+        if values and not (follows and len(values) < MOST_EVENTS and chars <= MOST_CHARS):
+            rows.append(_row(last, begins, values))
+            values = []
+        if not values:
+            begins, chars = field, len(value)
+        values.append(value)
+        last, epoch_before, next_seq = entry_id, epoch, int(seq) + 1
+    return [*rows, _row(last, begins, values)] if values else rows
 
 
-def merge(rows: Iterable[Row]) -> list[Row]:
-    """The same events in as few rows as may be. Only a run's first event may carry a time."""
-    merged: list[Row] = []
-    run: list[Row] = []
-    chars = 0
-    for row in rows:
-        chars += len(row.value)
-        if run and not (_follows(run[-1], row) and len(run) < MOST_EVENTS and chars <= MOST_CHARS):
-            merged.append(_one(run))
-            run, chars = [], len(row.value)
-        run.append(row)
-    return [*merged, _one(run)] if run else merged
-
-
-def _follows(before: Row, row: Row) -> bool:
-    """Whether `row` may stand in one entry with the event before it."""
-    return (
-        row.field in ("t", "r", "c")
-        and before.field[:1] == row.field
-        and row.id == (before.id.epoch, before.id.seq + 1)
-    )
-
-
-def _one(run: list[Row]) -> Row:
-    if len(run) == 1:
-        return run[0]
+def _row(last: str, begins: str, values: list[str]) -> Row:
+    """The events of one run, of which the first has the field `begins`, and the last this id."""
+    if len(values) == 1:
+        return Row(last, begins, values[0])
     packer = zlib.compressobj(wbits=_RAW_DEFLATE)
-    packed = packer.compress(msgspec.json.encode([row.value for row in run])) + packer.flush()
-    return Row(run[-1].id, run[0].field.upper(), b64encode(packed).decode())
+    packed = packer.compress(msgspec.json.encode(values)) + packer.flush()
+    return Row(last, begins.upper(), b64encode(packed).decode())
+
+
+def is_compact(raw: RawEntries) -> bool:
+    """Whether there is a merged entry among these."""
+    return any(next(iter(fields))[:1] in MERGED for _, fields in raw)
 
 
 def expand(last: EventId, field: str, value: str) -> list[Entry]:

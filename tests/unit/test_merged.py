@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.events import START, Entry, EventId, Reasoning, Start, Token, ToolCall, Unknown, encode
 from shared.storage.log import all_entries, read_page
-from shared.storage.merged import MERGED, MOST_CHARS, MOST_EVENTS, RawEntries, merge, rows_of
+from shared.storage.merged import MERGED, MOST_CHARS, MOST_EVENTS, RawEntries, merge
 from tests.support.logs import TEXT, logs
 
 
@@ -17,7 +17,7 @@ def raw_of(log: list[Entry]) -> RawEntries:
 
 def compact(raw: RawEntries) -> RawEntries:
     """The same after a worker has rewritten it."""
-    return [(str(row.id), [row.field, row.value]) for row in merge(rows_of(raw))]
+    return [(row.id, [row.field, row.value]) for row in merge(raw)]
 
 
 def tokens(*texts: str, epoch: int = 7, first: int = 3) -> list[Entry]:
