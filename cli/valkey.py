@@ -50,6 +50,8 @@ def embedded_valkey(data_dir: Path, *, max_memory_mb: int = 1024) -> EmbeddedVal
         "maxmemory": f"{max_memory_mb}mb",
         # An evicted key is a lost job: refuse new work instead.
         "maxmemory-policy": "noeviction",
+        # Prompts are longer than the 64 bytes above which a hash of few fields takes up more than a third more room.
+        "hash-max-listpack-value": "2048",
         "loglevel": "notice",
         "logfile": str(data_dir.resolve() / "valkey.log"),
         "daemonize": "no",

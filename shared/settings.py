@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     circuit_open_max_s: float = Field(60.0, gt=0)
     compact_after_s: float = Field(
-        5.0, ge=0, description="after its end a log is rewritten to a fifth of its size; 0: never"
+        1.0, ge=0, description="after its end a log is rewritten to a sixth of its size; 0: never"
     )
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="where a worker shows /metrics; 0: nowhere")
