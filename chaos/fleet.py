@@ -12,6 +12,8 @@ from chaos.clocks import Clock
 from cli.valkey import EmbeddedValkey
 from shared.jobs import JobKey
 from shared.storage.keys import job_keys, job_of
+from shared.storage.log import all_entries
+from shared.storage.merged import RawEntries
 from tests.support.cluster import Process, clean_environment, free_port
 from tests.support.stores import ValkeyProcess, keys_without_end
 
@@ -143,7 +145,8 @@ class Fleet:
         """Everything the store holds of a job, for a person to read."""
         keys = job_keys(JobKey("default", job))
         with self.client() as client:
-            log = [f"{entry} {fields}" for entry, fields in client.xrange(keys.log)]
+            raw: RawEntries = client.xrange(keys.log)
+            log = [f"{entry.id} {entry.event}" for entry in all_entries(raw)]
             return [
                 f"meta of {job_of(keys.meta)}: {client.hgetall(keys.meta)}",
                 f"lease: {client.get(keys.lease)}",
