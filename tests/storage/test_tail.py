@@ -81,13 +81,31 @@ async def test_every_reader_gets_exactly_what_follows_its_cursor(stores: Stores,
         for _ in range(chance.randint(0, 40)):
             await asyncio.sleep(0)
     await writing
-
     log = await stores.log.read_all(job)
+    # Some are still reading when the log is rewritten; others come afterwards.
+    assert await stores.compaction.rewrite(job, lambda: asyncio.sleep(0)) == "OK"
+    readings += [(entry.id, Reading(node, job, entry.id)) for entry in log[:-1:5]]
 
     acts.assert_sound(log)
     for cursor, reading in readings:
         assert await reading.ended() == log[cursor.seq :]
     assert len(readings) > 9
+
+
+async def test_a_reader_in_the_middle_of_a_log_that_is_rewritten_goes_on_where_it_was(
+    stores: Stores, node: Node
+) -> None:
+    job, epoch = await running_job(stores, tokens=600)
+    await finish(stores, job, epoch, 603)
+    log = await stores.log.read_all(job)
+    got: list[Entry] = []
+    async with aclosing(node.reader(job).follow(Start(), 60)) as steps:
+        async for step in steps:
+            assert isinstance(step, Run)
+            got += step.entries
+            if got and len(got) < 200:
+                assert await stores.compaction.rewrite(job, lambda: asyncio.sleep(0)) == "OK"
+    assert got == log
 
 
 async def test_a_reader_that_comes_after_the_end_gets_the_rest(stores: Stores, node: Node) -> None:
