@@ -9,14 +9,15 @@ import http.client
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 
 from benchmarks import proc
+from benchmarks.logs import Logs
 from benchmarks.processes import Floor, Running
-from benchmarks.samples import Sample
+from benchmarks.samples import Sample, Turn
 from benchmarks.tools import Load, Route, fake
 
 Starter = Callable[[], Running]
@@ -24,6 +25,9 @@ _BREAKS = (OSError, RuntimeError, AssertionError, http.client.HTTPException, red
 """What a system may meet its harness with when it does not do its work."""
 _FLOORS = frozenset({"provider", "send_floor"})
 """Measured with whatever systems are asked for: what no system can be below."""
+BESIDE = frozenset({"naive", "fastapi-resumable"})
+"""What nothing is judged against, and what is slow: two rounds say how slow."""
+BESIDE_ROUNDS = 2
 FAULTS = ("gaps", "dups", "errors", "unfinished")
 
 
@@ -46,7 +50,6 @@ class Run:
     window_cpu_s: dict[str, float]
     tools_s: dict[str, float]
     """CPU seconds of the load tool and the fake provider."""
-    foreign_cores: float
     faults: dict[str, int]
 
     def ms(self, what: str, rank: str) -> float:
@@ -64,6 +67,12 @@ class Bench:
         self._provider_port, self._provider_pid = provider
         self._running: dict[str, Running] = {}
         self._dirty: set[str] = set()
+        self.logs = Logs()
+        """The long logs, which several questions read."""
+        self.turns: list[Turn] = []
+        """Every turn that was taken, with its seconds."""
+        self.on_round: Callable[[int, int], None] = lambda _number, _rounds: None
+        """Told when a round begins: its number from 0, and how many there will be."""
         self.missing: dict[str, str] = {}
         """System → why it could not be started."""
         self.broken: list[tuple[str, str]] = []
@@ -99,19 +108,28 @@ class Bench:
         system that breaks is noted, started anew, and loses that round alone.
         """
         samples = []
-        for number in range(min(rounds, self.plan.rounds)):
-            wanted = [name for name in names if self.wants(name)]
+        rounds = min(rounds, self.plan.rounds)
+        for number in range(rounds):
+            self.on_round(number, rounds)
+            wanted = [name for name in names if self.wants(name) and takes_part(name, number)]
             first = number % max(1, len(wanted))
             for name in wanted[first:] + wanted[:first]:
                 if fresh:
                     self.spoiled(name)
+                began = time.monotonic()
                 if (running := self._try(name)) is not None:
                     samples += self._turn(running, number, ask)
+                self.turns.append(Turn(name, time.monotonic() - began))
         return samples
 
     def _turn(self, running: Running, number: int, ask: Callable[[Running, int], Sample]) -> list[Sample]:
+        """The sample, with what the machine's others and its host took meanwhile."""
+        before = proc.read({})
         try:
-            return [ask(running, number)]
+            sample = ask(running, number)
+            after = proc.read({})
+            machine = {"foreign_cores": proc.foreign_cores(before, after), "steal": proc.steal_share(before, after)}
+            return [replace(sample, figures=sample.figures | machine)]
         except _BREAKS as error:
             self.broken.append((running.name, f"round {number + 1}: {type(error).__name__}: {error}"))
             self.spoiled(running.name)
@@ -163,4 +181,9 @@ class Bench:
         faults = {name: int(result.get(name, 0)) for name in FAULTS if result.get(name)}
         if faults:
             self.spoiled(running.name)
-        return Run(result, cpu_s, window, tools_s, proc.foreign_cores(before, after), faults)
+        return Run(result, cpu_s, window, tools_s, faults)
+
+
+def takes_part(name: str, number: int) -> bool:
+    """Whether a system has a turn in the round of this number (from 0)."""
+    return name not in BESIDE or number < BESIDE_ROUNDS

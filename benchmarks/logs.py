@@ -1,10 +1,14 @@
-"""Long logs, made once for a question as a worker writes them for a provider with a pace, and read again."""
+"""Long logs, made once for all questions as a worker writes them for a provider with a pace, and read again."""
 
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from benchmarks.bench import Bench, Run
 from benchmarks.processes import Running
 from benchmarks.tools import fake
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench, Run
 
 GAP_US = 150
 """Fast, and yet each token comes alone: a flood would be stored in larger pieces than a model's answer is."""
@@ -14,8 +18,17 @@ SETTLE_S = 2.0
 """For what a system does behind the end of an answer, as rewriting it."""
 
 
+LONGEST = {"naive": 10_000}
+"""What takes minutes to write 100,000 tokens, each by itself, is asked for fewer."""
+
+
+def lengths_for(running: Running, lengths: Iterable[int]) -> list[int]:
+    """Those of `lengths` that a system writes in reasonable time."""
+    return [length for length in lengths if length <= LONGEST.get(running.name, length)]
+
+
 class Logs:
-    """The logs of one question: made when they are first wanted, and anew for a system that had to be started anew."""
+    """Made when they are first wanted, and anew for a system that had to be started anew."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[Running, int], str] = {}
@@ -40,8 +53,8 @@ def _log(running: Running, tokens: int) -> str:
 
 
 def read_again(
-    bench: Bench, running: Running, job: str, length: int, held: int, *, repeat: int = 0, readers: int = 0
-) -> Run:
+    bench: "Bench", running: Running, job: str, length: int, held: int, *, repeat: int = 0, readers: int = 0
+) -> "Run":
     """Read a log of `length` tokens from the first `held` on: `repeat` times in turn, or by `readers` at once."""
     path, cursor = running.after(job, held) if held else (running.whole(job), None)
     options: dict[str, float | str] = {"url_path": path, "expect": length - held, "first_seq": held}

@@ -1,24 +1,51 @@
 """Many streams of 20 tokens a second, one reader each, and what such a run says: delivery, lag, CPU a token."""
 
 import math
+from dataclasses import dataclass
 
 from benchmarks.bench import Bench, Run
 from benchmarks.processes import Running
 from benchmarks.samples import Sample
+from benchmarks.targets import OURS
 from benchmarks.tools import fake
 
 PER_S = 20
 GAP_US = 1_000_000 // PER_S
-LATE_S = 1.5
-"""How long after the last token was due a run is cut off."""
+EDGE_S = 0.5
+"""Between the last start and the window, and between the window and the first end: the window holds neither."""
+LATE_S = 3.0
+"""How long after its last token was due a baseline is cut off: what it still owed then is a figure of it."""
+PATIENCE_S = 15.0
+"""The same for ours, with the length of the run on top: a stream that never ends is a fault, a late one is not."""
 
 
-def paced(bench: Bench, running: Running, streams: int, tokens: int, ramp_s: float) -> Run:
-    """Streams begun evenly over `ramp_s`; the window is the time in which all of them run."""
-    window = {"ramp_s": ramp_s, "from_s": ramp_s + 0.25, "to_s": tokens / PER_S - 0.25}
-    limit_s = ramp_s + tokens / PER_S + LATE_S
-    route = running.route(fake(tokens, GAP_US))
-    return bench.load(running, "streams", route, tokens=tokens, streams=streams, timeout_s=limit_s, **window)
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """`streams` begun evenly over `ramp_s` seconds; measured is the `window_s` in which all of them are under way."""
+
+    streams: int
+    ramp_s: float
+    window_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Of each stream: the first one ends half a second behind the window."""
+        return math.ceil((self.ramp_s + self.window_s + 2 * EDGE_S) * PER_S)
+
+    @property
+    def due_s(self) -> float:
+        """When the last token of the last stream is due, in seconds after the start."""
+        return self.ramp_s + self.tokens / PER_S
+
+
+def paced(bench: Bench, running: Running, pace: Pace) -> Run:
+    """One request a stream where the system can: the POST's own answer."""
+    from_s = pace.ramp_s + EDGE_S
+    window = {"ramp_s": pace.ramp_s, "from_s": from_s, "to_s": from_s + pace.window_s}
+    late_s = PATIENCE_S + pace.due_s if running.name == OURS else LATE_S
+    route = running.route(fake(pace.tokens, GAP_US), one_request=True)
+    limit_s = pace.due_s + late_s
+    return bench.load(running, "streams", route, tokens=pace.tokens, streams=pace.streams, timeout_s=limit_s, **window)
 
 
 def figures(run: Run) -> dict[str, float]:
@@ -32,11 +59,12 @@ def figures(run: Run) -> dict[str, float]:
         "window_cpu_us": sum(run.window_cpu_s.values()) / inside * 1e6 if inside else math.inf,
         **{f"{role}_us": cpu_s / max(1, inside) * 1e6 for role, cpu_s in run.window_cpu_s.items()},
         **{f"{name}_tool_us": cpu_s / max(1, tokens) * 1e6 for name, cpu_s in run.tools_s.items()},
+        "first_p50_ms": run.ms("first", "p50"),
         "finished": float(result["finished"]),
-        "foreign_cores": run.foreign_cores,
     }
 
 
-def sample(question: str, running: Running, number: int, run: Run) -> Sample:
-    """Such a run as a sample."""
-    return Sample(question, running.name, number, figures(run), run.faults)
+def sample(question: str, running: Running, number: int, run: Run, pace: Pace | None = None) -> Sample:
+    """Such a run as a sample; with its pace, `late_s` is how long after it was due the last stream had its end."""
+    late = {} if pace is None else {"late_s": run.result["elapsed_s"] - pace.due_s}
+    return Sample(question, running.name, number, figures(run) | late, run.faults)

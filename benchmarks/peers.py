@@ -45,7 +45,7 @@ class Peer(Running):
 
     def route(self, model: str, *, one_request: bool = False) -> Route:
         get = None if self._system.answers_stream else self._system.get
-        return Route(self.port, self._system.post, self._system.body(model), get)
+        return Route(self.port, self._system.post, self._system.body(model), get, self._system.headers)
 
     def begin(self, model: str) -> str:
         body = json.dumps(self._system.detached_body(model, HOLD_S))

@@ -1,11 +1,9 @@
 """Two plots of kept samples as SVG: lag against streams, and the cost of reading against the length of the log.
 
-`python -m benchmarks.plots RESULTS.json FOLDER`, RESULTS.json being what `python -m benchmarks --json` wrote. The SVG
-is written here, line by line: the plots need no package, and a new measurement is a small difference in Git.
+`python -m benchmarks --from .bench/last.json --plots FOLDER` makes them of the last run. The SVG is written here, line
+by line: the plots need no package, and a new measurement is a small difference in Git.
 """
 
-import argparse
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from benchmarks.samples import Sample, Spread
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 44, 52
 FONT = 'font-family="sans-serif" font-size="12"'
-COLOURS = {"tailrace": "#0b6e99", "direct": "#c2571a", "resumable": "#3f7d3a", "naive": "#8a4fa3"}
+COLOURS = {"tailrace": "#0b6e99", "direct": "#c2571a", "resumable": "#3f7d3a", "naive": "#8a4fa3", "nchan": "#777777"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +26,24 @@ class Line:
     dashed: bool = False
 
 
-def read(path: Path) -> tuple[str, list[Sample]]:
-    """The machine, and the samples."""
-    kept = json.loads(path.read_text())
-    return kept["machine"], [Sample(**sample) for sample in kept["samples"]]
-
-
-def line(samples: list[Sample], question: str, system: str, figure: str, *, dashed: bool = False) -> Line:
-    """The curve of `figure`, whose names end in ` of <x>`."""
+def points(
+    samples: list[Sample], question: str, system: str, figure: str, at: float | None = None
+) -> dict[float, list[float]]:
+    """x → values of `figure`: x is `at`, or stands in the figure's name behind ` of `."""
     found: dict[float, list[float]] = {}
     for sample in samples:
         if (sample.question, sample.system) == (question, system):
             for name, value in sample.figures.items():
                 kind, _, place = name.partition(" of ")
-                if kind == figure and value > 0:
-                    found.setdefault(float(place), []).append(value)
-    points = {x: spread for x, values in sorted(found.items()) if (spread := Spread.of(values)) is not None}
-    return Line(f"{system}, {figure.removesuffix('_ms')}", COLOURS.get(system, "#555555"), points, dashed)
+                if kind == figure and bool(place) == (at is None) and 0 < value < math.inf:
+                    found.setdefault(float(place) if at is None else at, []).append(value)
+    return found
+
+
+def line(system: str, label: str, values: dict[float, list[float]], *, dashed: bool = False) -> Line:
+    """A curve of such points."""
+    spreads = {x: spread for x, found in sorted(values.items()) if (spread := Spread.of(found)) is not None}
+    return Line(f"{system}, {label}", COLOURS.get(system, "#555555"), spreads, dashed)
 
 
 def plot(title: str, x_title: str, y_title: str, lines: list[Line]) -> str:
@@ -109,36 +108,51 @@ def _curve(each: Line, across: _Axis, up: _Axis, legend_y: float) -> list[str]:
     return parts
 
 
+def write_plots(samples: list[Sample], folder: Path) -> list[Path]:
+    """The files that were written: those for which there is anything to show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, svg in plots(samples).items():
+        (folder / name).write_text(svg)
+        written.append(folder / name)
+    return written
+
+
 def plots(samples: list[Sample]) -> dict[str, str]:
     """File name → SVG, of what was asked."""
-    lag = [
-        line(samples, "lag_by_streams", system, figure, dashed=figure == "p50_ms")
-        for system in ("tailrace", "direct", "resumable")
-        for figure in ("p99_ms", "p50_ms")
-    ]
-    cost = [
-        line(samples, "cost_by_length", system, figure, dashed=figure == "resume_ms")
-        for system in ("tailrace", "resumable", "naive")
-        for figure in ("replay_ms", "resume_ms")
-    ]
     wanted = {
-        "lag-by-streams.svg": ("Lag of a token, streams of 20 tokens a second", "streams", "milliseconds", lag),
-        "cost-by-length.svg": ("Reading a log again: all of it, or its last 50", "tokens", "milliseconds", cost),
+        "lag-by-streams.svg": (
+            "Lag of a token at its reader, streams of 20 tokens a second",
+            "streams",
+            "milliseconds, median and range over rounds",
+            _lag(samples),
+        ),
+        "cost-by-length.svg": (
+            "Reading a finished answer again: all of it, or its last 50 tokens",
+            "tokens in the log",
+            "milliseconds from connect to the last token",
+            _cost(samples),
+        ),
     }
     return {name: plot(*what) for name, what in wanted.items() if any(each.points for each in what[-1])}
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.plots", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("results", type=Path, help="what `python -m benchmarks --json` wrote")
-    parser.add_argument("folder", type=Path, help="where the SVG files go")
-    arguments = parser.parse_args()
-    _, samples = read(arguments.results)
-    for name, svg in plots(samples).items():
-        (arguments.folder / name).write_text(svg)
-        print(arguments.folder / name)
+def _lag(samples: list[Sample]) -> list[Line]:
+    """100 and 1,000 streams are questions of their own."""
+    lines = []
+    for system in ("tailrace", "direct", "resumable", "nchan"):
+        for name in ("p99", "p50"):
+            values = points(samples, "lag_by_streams", system, f"{name}_ms")
+            for question, streams in (("lag_100", 100), ("streams_1000", 1000)):
+                values |= points(samples, question, system, f"{name}_ms", streams)
+            lines.append(line(system, name, values, dashed=name == "p50"))
+    return lines
 
 
-if __name__ == "__main__":
-    main()
+def _cost(samples: list[Sample]) -> list[Line]:
+    kinds = {"replay": "all of it", "resume": "last 50"}
+    return [
+        line(system, label, points(samples, "cost_by_length", system, f"{kind}_ms"), dashed=kind == "resume")
+        for system in ("tailrace", "resumable", "naive")
+        for kind, label in kinds.items()
+    ]

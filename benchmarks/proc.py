@@ -1,4 +1,4 @@
-"""What the kernel says of processes: CPU seconds, resident memory, and how busy the machine was with others.
+"""What the kernel says of processes and machine: CPU seconds, memory, what others used, what the host took (steal).
 
 CPU is utime + stime of a process and of all that it started, in ticks of 10 ms: divide it by thousands of tokens.
 """
@@ -16,12 +16,16 @@ _PPID, _UTIME, _CSTIME = 1, 11, 14
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look: when (monotonic s), CPU seconds of each role, of the harness and all its children, of the machine."""
+    """One look: when (monotonic s), CPU seconds of each role, of the harness and all its children, of the machine.
+
+    `steal_s`: seconds, summed over cores, in which a core had work and the host ran something else.
+    """
 
     at_s: float
     roles: dict[str, float]
     ours_s: float
     machine_s: float
+    steal_s: float
 
 
 def read(roles: dict[str, int]) -> Reading:
@@ -32,7 +36,7 @@ def read(roles: dict[str, int]) -> Reading:
         role: sum(_cpu_s(stats[pid]) for pid in _tree(root, children) if pid in stats) for role, root in roles.items()
     }
     mine = sum(_cpu_s(stats[pid]) for pid in _tree(os.getpid(), children) if pid in stats)
-    return Reading(time.monotonic(), by_role, mine, _machine_s())
+    return Reading(time.monotonic(), by_role, mine, *_machine_s())
 
 
 def spent(before: Reading, after: Reading) -> dict[str, float]:
@@ -44,6 +48,11 @@ def foreign_cores(before: Reading, after: Reading) -> float:
     """How many cores were busy with what is not ours. Interrupts count for nobody: they serve our own packets too."""
     ours = after.ours_s - before.ours_s
     return max(0.0, after.machine_s - before.machine_s - ours) / max(1e-9, after.at_s - before.at_s)
+
+
+def steal_share(before: Reading, after: Reading) -> float:
+    """The share of all cores' time, 0 to 1, that the host of a virtual machine took for others."""
+    return (after.steal_s - before.steal_s) / max(1e-9, after.at_s - before.at_s) / (os.cpu_count() or 1)
 
 
 def memory_kb(root: int, field: str = "Pss") -> int:
@@ -90,7 +99,7 @@ def _cpu_s(fields: list[str]) -> float:
     return sum(int(field) for field in fields[_UTIME : _CSTIME + 1]) * _TICK_S
 
 
-def _machine_s() -> float:
-    """user, nice, system and steal of all cores."""
+def _machine_s() -> tuple[float, float]:
+    """(user, nice and system; steal) of all cores. What was stolen is in no process's time."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    return (fields[0] + fields[1] + fields[2] + fields[7]) * _TICK_S
+    return sum(fields[:3]) * _TICK_S, fields[7] * _TICK_S

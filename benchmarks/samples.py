@@ -20,6 +20,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A system's turn in a round, and the seconds that it took, with its start where it had to be started."""
+
+    system: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """Median and range over rounds."""
 

@@ -2,17 +2,41 @@
 
 from collections.abc import Iterable
 
-from benchmarks.samples import Sample, Spread
-from benchmarks.targets import OURS, Judged
+from benchmarks.samples import Sample, Spread, figures
+from benchmarks.targets import OURS, Judged, Target
 
 FOREIGN_CORES = 0.2
 """Above this a table says so: ratios bear it, lags and rates do not."""
+MUCH_STEAL = 0.1
+"""A round from which the host took a larger share of the cores is named below the table."""
 
 
-def targets_table(rows: list[Judged]) -> str:
-    """measure | ours | baseline | ratio (median, range) | target | ok."""
-    head = ("measure", "ours", "baseline", "ratio (range)", "target", "ok")
-    return _aligned([head, *(_cells(row) for row in rows)])
+def targets_table(rows: list[Judged], samples: list[Sample]) -> str:
+    """measure | ours | baseline | ratio (median, range) | target | ok | steal: what the host took of our turns."""
+    head = ("measure", "ours", "baseline", "ratio (range)", "target", "ok", "steal")
+    table = _markdown([head, *((*_cells(row), _stolen(row.target, samples)) for row in rows)])
+    limits = [f"{row.target.measure}: {row.target.exception.because}" for row in rows if row.target.exception]
+    return "\n".join([table, *(f"exception: {limit}" for limit in limits)])
+
+
+def _stolen(target: Target, samples: list[Sample]) -> str:
+    shares = figures(samples, target.question, OURS, "steal").values()
+    spread = Spread.of(share * 100 for share in shares)
+    return "–" if spread is None else f"{spread.median:.0f} ({spread.low:.0f}–{spread.high:.0f}) %"
+
+
+def steal(samples: list[Sample]) -> str:
+    """How much of the cores the host took, and what that means for the figures."""
+    spread = Spread.of(sample.figures["steal"] * 100 for sample in samples if "steal" in sample.figures)
+    if spread is None:
+        return "steal: unknown"
+    much = sorted({(s.question, s.round + 1) for s in samples if s.figures.get("steal", 0) > MUCH_STEAL})
+    rounds = ", ".join(f"{question} {number}" for question, number in much)
+    return (
+        f"steal: the host took {spread.median:.1f} ({spread.low:.1f}–{spread.high:.1f}) % of the cores' time of a turn."
+        " It falls on both sides of a ratio; rates and times by the clock (tok/s, ms) it makes worse than they are."
+        + (f" More than {MUCH_STEAL:.0%} in the rounds: {rounds}." if rounds else "")
+    )
 
 
 def _cells(row: Judged) -> tuple[str, ...]:
@@ -22,9 +46,10 @@ def _cells(row: Judged) -> tuple[str, ...]:
         name = "" if target.baseline == OURS else f" {target.baseline}"
         baseline = f"{_median(row.baseline, target.unit)}{name}"
     sign = "≤" if target.sense == "at most" else "≥"
-    bound = f"{sign} {_number(target.holds)}{' ×' if target.baseline else ' ' + target.unit}"
+    unit = " ×" if target.baseline else f" {target.unit}"
+    bound = f"{sign} {_number(target.bound)}{unit}"
     if target.exception:
-        bound += f" (not {_number(target.bound)}: {target.exception.page})"
+        bound += f"; exception {sign} {_number(target.holds)}{unit} ({target.exception.page})"
     ratio = _spread(row.value) if target.baseline else "–"
     ours = _spread(row.ours, target.unit)
     return target.measure, ours, baseline, ratio, bound, row.verdict
@@ -67,6 +92,12 @@ def foreign_load(samples: list[Sample]) -> list[str]:
     return lines
 
 
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    head, *rest = rows
+    ruled = [head, tuple("---" for _ in head), *rest]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
+
+
 def _aligned(rows: Iterable[tuple[str, ...]]) -> str:
     table = list(rows)
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
@@ -82,7 +113,8 @@ def _median(spread: Spread | None, unit: str) -> str:
 def _spread(spread: Spread | None, unit: str = "") -> str:
     if spread is None:
         return "–"
-    return f"{_number(spread.median)} ({_number(spread.low)}–{_number(spread.high)}) {unit}".rstrip()
+    span = "" if spread.low == spread.high else f" ({_number(spread.low)}–{_number(spread.high)})"
+    return f"{_number(spread.median)}{span} {unit}".rstrip()
 
 
 def _number(value: float) -> str:

@@ -46,20 +46,21 @@ class Target:
 
     @property
     def holds(self) -> float:
-        """The bound that counts."""
+        """The bound that counts: beyond it the target is missed."""
         return self.exception.bound if self.exception else self.bound
 
-    def reached_by(self, value: float) -> bool:
-        """Whether one value is within the bound."""
-        return value <= self.holds if self.sense == "at most" else value >= self.holds
+    def reached_by(self, value: float, bound: float) -> bool:
+        """Whether one value is within a bound."""
+        return value <= bound if self.sense == "at most" else value >= bound
 
 
-Verdict = Literal["ok", "noise", "MISSED", "no figures"]
+Verdict = Literal["ok", "noise", "excepted", "MISSED", "no figures"]
+"""`noise`: only some rounds reach it; `excepted`: within its recorded exception, not within the target itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A target with what was measured. `value`: what the bound is on; `noise`: only some rounds reach it."""
+    """A target with what was measured. `value`: what the bound is on."""
 
     target: Target
     ours: Spread | None
@@ -92,10 +93,12 @@ def _ratios(ours: dict[int, float], theirs: dict[int, float], off: dict[int, flo
 def _verdict(target: Target, spread: Spread | None) -> Verdict:
     if spread is None:
         return "no figures"
-    if target.reached_by(spread.median):
+    if target.reached_by(spread.median, target.bound):
         return "ok"
+    if target.exception and target.reached_by(spread.median, target.holds):
+        return "excepted"
     best = spread.low if target.sense == "at most" else spread.high
-    return "noise" if target.reached_by(best) else "MISSED"
+    return "noise" if target.reached_by(best, target.holds) else "MISSED"
 
 
 D, R, C, NCHAN = "direct", "resumable", "send_floor", "nchan"

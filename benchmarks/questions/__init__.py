@@ -18,6 +18,7 @@ from benchmarks.questions import (
     resume_tail,
     storm,
     streams_1000,
+    tools,
 )
 from benchmarks.samples import Sample
 
@@ -31,15 +32,16 @@ QUESTIONS: dict[str, ModuleType] = {
         fan_out,
         replay_10k,
         resume_tail,
+        cost_by_length,
         storm,
         idle_readers,
         pickup,
         bytes_per_token,
         lag_by_streams,
-        cost_by_length,
+        tools,
     )
 }
-"""Name → module, in the order of the table."""
+"""Name → module, in the order in which they are asked: those that read the same long logs one behind the other."""
 
 
 def measurer(name: str) -> Callable[[Bench], list[Sample]]:

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.logs import Logs, read_again
+from benchmarks.logs import lengths_for, read_again
 from benchmarks.processes import Running
 from benchmarks.samples import Sample
 
@@ -16,13 +16,13 @@ MISSED = 50
 
 def measure(bench: Bench) -> list[Sample]:
     """Milliseconds until a reader has all, and until one has the last tokens who has the others."""
-    return bench.each(SYSTEMS, partial(_ask, bench, Logs()), rounds=3)
+    return bench.each(SYSTEMS, partial(_ask, bench), rounds=2)
 
 
-def _ask(bench: Bench, logs: Logs, running: Running, number: int) -> Sample:
+def _ask(bench: Bench, running: Running, number: int) -> Sample:
     figures: dict[str, float] = {}
-    for length in LENGTHS:
-        job = logs.of(running, length)
+    for length in lengths_for(running, LENGTHS):
+        job = bench.logs.of(running, length)
         repeat = 3 if length > 10_000 else 9
         for name, held in (("replay", 0), ("resume", length - MISSED)):
             run = read_again(bench, running, job, length, held, repeat=repeat)

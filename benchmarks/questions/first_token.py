@@ -29,4 +29,4 @@ def _ask(bench: Bench, running: Running, number: int) -> Sample:
     run = bench.load(running, "sequential", route, tokens=TOKENS, timeout_s=60, repeat=repeat)
     figures = {"p50_ms": run.ms("first", "p50"), "p99_ms": run.ms("first", "p99"), "whole_ms": run.ms("last", "p50")}
     figures |= {f"{role}_us_per_answer": cpu_s / repeat * 1e6 for role, cpu_s in run.cpu_s.items()}
-    return Sample(QUESTION, running.name, number, figures | {"foreign_cores": run.foreign_cores}, run.faults)
+    return Sample(QUESTION, running.name, number, figures, run.faults)

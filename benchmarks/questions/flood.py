@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Run
 from benchmarks.paced import figures
 from benchmarks.processes import Running
 from benchmarks.samples import Sample
@@ -20,9 +20,14 @@ def measure(bench: Bench) -> list[Sample]:
 
 
 def _ask(bench: Bench, running: Running, number: int) -> Sample:
-    to_s = 4.0 if bench.plan.quick else 6.5
-    options = {"streams": STREAMS, "ramp_s": 0.2, "from_s": 1.5, "to_s": to_s, "again": True}
-    route = running.route(fake(TOKENS, 0))
-    run = bench.load(running, "streams", route, tokens=TOKENS, timeout_s=to_s + 0.5, **options)
+    run = flooded(bench, running)
     faults = {name: count for name, count in run.faults.items() if name in ("gaps", "dups")}
     return Sample(QUESTION, running.name, number, figures(run), faults)
+
+
+def flooded(bench: Bench, running: Running) -> Run:
+    """One run."""
+    to_s = 4.0 if bench.plan.quick else 6.0
+    options = {"streams": STREAMS, "ramp_s": 0.2, "from_s": 1.5, "to_s": to_s, "again": True}
+    route = running.route(fake(TOKENS, 0), one_request=True)
+    return bench.load(running, "streams", route, tokens=TOKENS, timeout_s=to_s + 0.5, **options)

@@ -16,8 +16,8 @@ HOLD_S = 60.0
 
 
 def measure(bench: Bench) -> list[Sample]:
-    """Each time on a system of its own: a heap that has been larger would hide what readers need."""
-    return bench.each(SYSTEMS, partial(_ask, bench), fresh=True)
+    """Each time on a system of its own: a heap that has been larger would hide what readers need. Memory is not noisy."""
+    return bench.each(SYSTEMS, partial(_ask, bench), fresh=True, rounds=3)
 
 
 def _ask(bench: Bench, running: Running, number: int) -> Sample:

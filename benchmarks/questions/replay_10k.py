@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.logs import Logs, read_again
+from benchmarks.logs import lengths_for, read_again
 from benchmarks.processes import Running
 from benchmarks.samples import Sample
 
@@ -15,14 +15,15 @@ REPEAT = {10_000: 9, 100_000: 3}
 
 def measure(bench: Bench) -> list[Sample]:
     """From connect to the last token, one reader after the other on fresh connections; the median of each round."""
-    return bench.each(SYSTEMS, partial(_ask, bench, Logs()))
+    return bench.each(SYSTEMS, partial(_ask, bench))
 
 
-def _ask(bench: Bench, logs: Logs, running: Running, number: int) -> Sample:
+def _ask(bench: Bench, running: Running, number: int) -> Sample:
     figures: dict[str, float] = {}
     faults: dict[str, int] = {}
-    for length, name in NAMES.items():
-        run = read_again(bench, running, logs.of(running, length), length, 0, repeat=REPEAT[length])
+    for length in lengths_for(running, NAMES):
+        name = NAMES[length]
+        run = read_again(bench, running, bench.logs.of(running, length), length, 0, repeat=REPEAT[length])
         figures[f"replay_{name}_ms"] = run.ms("last", "p50")
         figures[f"replay_{name}_first_ms"] = run.ms("first", "p50")
         figures[f"replay_{name}_cpu_ms"] = sum(run.cpu_s.values()) / REPEAT[length] * 1000

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.logs import Logs, read_again
+from benchmarks.logs import read_again
 from benchmarks.processes import Running
 from benchmarks.samples import Sample
 
@@ -16,14 +16,14 @@ REPEAT = 60
 
 def measure(bench: Bench) -> list[Sample]:
     """From connect to the last token, one reader after the other on fresh connections; the median of each round."""
-    return bench.each(SYSTEMS, partial(_ask, bench, Logs()))
+    return bench.each(SYSTEMS, partial(_ask, bench))
 
 
-def _ask(bench: Bench, logs: Logs, running: Running, number: int) -> Sample:
+def _ask(bench: Bench, running: Running, number: int) -> Sample:
     figures: dict[str, float] = {}
     faults: dict[str, int] = {}
     for length, name in NAMES.items():
-        run = read_again(bench, running, logs.of(running, length), length, length - MISSED, repeat=REPEAT)
+        run = read_again(bench, running, bench.logs.of(running, length), length, length - MISSED, repeat=REPEAT)
         figures[f"of_{name}_ms"] = run.ms("last", "p50")
         figures[f"of_{name}_cpu_ms"] = sum(run.cpu_s.values()) / REPEAT * 1000
         faults |= run.faults

@@ -1,0 +1,58 @@
+"""How long a plan takes: its turns, counted by asking the questions of a bench that starts nothing, times their length.
+
+The lengths are those of a run on two shared cores; `python -m benchmarks` prints beside them what it took itself.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.bench import Bench, Plan, takes_part
+from benchmarks.processes import Running
+from benchmarks.questions import QUESTIONS, measurer
+from benchmarks.samples import Sample
+
+TURN_S: dict[str, dict[str, float]] = {}
+"""Question → system → seconds of a turn of a full run, its restarts included; `*` stands for all others."""
+QUICK_S: dict[str, dict[str, float]] = {}
+"""The same of a quick run, where it differs."""
+ONCE_S: dict[str, dict[str, float]] = {}
+"""What comes once, with the first turn: the long logs."""
+
+
+class Rehearsal(Bench):
+    """A bench that starts nothing and counts the turns."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, {}, (0, 0))
+        self.counted: dict[str, int] = {}
+        """System → turns."""
+
+    def each(
+        self, names: tuple[str, ...], ask: Callable[[Running, int], Sample], *, fresh: bool = False, rounds: int = 50
+    ) -> list[Sample]:
+        """No samples; `ask` is not called."""
+        for number in range(min(rounds, self.plan.rounds)):
+            for name in names:
+                if self.wants(name) and takes_part(name, number):
+                    self.counted[name] = self.counted.get(name, 0) + 1
+        return []
+
+
+def expected_s(name: str, plan: Plan) -> float:
+    """Seconds that a question takes in all, its systems' starts included."""
+    rehearsal = Rehearsal(plan)
+    measurer(name)(rehearsal)
+    lengths = {**TURN_S.get(name, {}), **(QUICK_S.get(name, {}) if plan.quick else {})}
+    once = ONCE_S.get(name, {})
+    return sum(
+        turns * lengths.get(system, lengths.get("*", 0.0)) + once.get(system, 0.0)
+        for system, turns in rehearsal.counted.items()
+    )
+
+
+def listed(names: list[str], plan: Plan) -> str:
+    """Each question with its first line and the seconds that the plan will take with it, and their sum."""
+    rows = [(expected_s(name, plan), name) for name in names]
+    lines = [
+        f"{seconds:5.0f} s  {name:16} {(QUESTIONS[name].__doc__ or '').partition(chr(10))[0]}" for seconds, name in rows
+    ]
+    return "\n".join([*lines, f"{sum(seconds for seconds, _ in rows):5.0f} s  in all, with {plan.rounds} rounds"])
