@@ -14,7 +14,7 @@ MUCH_STEAL = 0.1
 def targets_table(rows: list[Judged], samples: list[Sample]) -> str:
     """measure | ours | baseline | ratio (median, range) | target | ok | steal: what the host took of our turns."""
     head = ("measure", "ours", "baseline", "ratio (range)", "target", "ok", "steal")
-    table = _markdown([head, *((*_cells(row), _stolen(row.target, samples)) for row in rows)])
+    table = markdown([head, *((*_cells(row), _stolen(row.target, samples)) for row in rows)])
     limits = [f"{row.target.measure}: {row.target.exception.because}" for row in rows if row.target.exception]
     return "\n".join([table, *(f"exception: {limit}" for limit in limits)])
 
@@ -47,9 +47,9 @@ def _cells(row: Judged) -> tuple[str, ...]:
         baseline = f"{_median(row.baseline, target.unit)}{name}"
     sign = "≤" if target.sense == "at most" else "≥"
     unit = " ×" if target.baseline else f" {target.unit}"
-    bound = f"{sign} {_number(target.bound)}{unit}"
+    bound = f"{sign} {number(target.bound)}{unit}"
     if target.exception:
-        bound += f"; exception {sign} {_number(target.holds)}{unit} ({target.exception.page})"
+        bound += f"; exception {sign} {number(target.holds)}{unit} ({target.exception.page})"
     ratio = _spread(row.value) if target.baseline else "–"
     ours = _spread(row.ours, target.unit)
     return target.measure, ours, baseline, ratio, bound, row.verdict
@@ -92,7 +92,8 @@ def foreign_load(samples: list[Sample]) -> list[str]:
     return lines
 
 
-def _markdown(rows: list[tuple[str, ...]]) -> str:
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    """A table to be pasted; the first row is its head."""
     head, *rest = rows
     ruled = [head, tuple("---" for _ in head), *rest]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
@@ -107,17 +108,17 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _median(spread: Spread | None, unit: str) -> str:
-    return "–" if spread is None else f"{_number(spread.median)} {unit}"
+    return "–" if spread is None else f"{number(spread.median)} {unit}"
 
 
 def _spread(spread: Spread | None, unit: str = "") -> str:
     if spread is None:
         return "–"
-    span = "" if spread.low == spread.high else f" ({_number(spread.low)}–{_number(spread.high)})"
-    return f"{_number(spread.median)}{span} {unit}".rstrip()
+    span = "" if spread.low == spread.high else f" ({number(spread.low)}–{number(spread.high)})"
+    return f"{number(spread.median)}{span} {unit}".rstrip()
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three figures, thousands apart."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"

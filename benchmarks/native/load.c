@@ -289,19 +289,47 @@ static uint64_t next_begin_ns(void)
     return begun >= opt.count ? 0 : start_ns + (uint64_t)(opt.ramp_s * 1e9 * (double)begun / (double)opt.count);
 }
 
+static void report(bool timed_out)
+{
+    uint64_t end_ns = last_done_ns > start_ns && !timed_out ? last_done_ns : now_ns();
+    uint64_t finished = !opt.mode->holds ? result.finished : announced ? live : 0; /* held: open to the end */
+    result.elapsed_s = (double)(end_ns - start_ns) / 1e9;
+    result.window_s = fmax(0, fmin(opt.to_s, result.elapsed_s) - opt.from_s);
+    printf("{\"mode\":\"%s\",\"timed_out\":%s,", opt.mode->name, timed_out ? "true" : "false");
+    printf("\"begun\":%" PRIu64 ",\"finished\":%" PRIu64 ",\"unfinished\":%" PRIu64 ",",
+           begun, finished, wanted - finished);
+    result_print(&result);
+    printf("}\n");
+}
+
+static void end_with_stdin(void)
+{
+    struct epoll_event wish = {.events = EPOLLIN, .data.ptr = NULL};
+    announced = true;
+    fflush(stdout);
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &wish) != 0) {
+        stop_ns = 0; /* a file or /dev/null: its end is here already */
+    }
+}
+
 /* Held readers: says once that all have their head (or have failed), and begins to count the time of holding. */
 static void announce_open(void)
 {
     if (opt.mode->holds && !announced && open_heads + result.errors >= opt.count) {
         uint64_t until = isfinite(opt.hold_s) ? now_ns() + (uint64_t)(opt.hold_s * 1e9) : UINT64_MAX;
-        struct epoll_event wish = {.events = EPOLLIN, .data.ptr = NULL};
-        announced = true;
         stop_ns = until < stop_ns ? until : stop_ns;
         printf("open\n");
-        fflush(stdout);
-        if (epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &wish) != 0) {
-            stop_ns = 0; /* a file or /dev/null: its end is here already */
-        }
+        end_with_stdin();
+    }
+}
+
+/* Streams that stay: says what the window held as soon as it is over. */
+static void announce_window(uint64_t now)
+{
+    if (opt.stay && !announced && now >= to_ns) {
+        last_done_ns = now; /* the figures are of this moment */
+        report(false);
+        end_with_stdin();
     }
 }
 
@@ -309,6 +337,9 @@ static int wait_ms(uint64_t now)
 {
     uint64_t next = next_begin_ns();
     next = next < stop_ns ? next : stop_ns;
+    if (opt.stay && !announced && to_ns < next) {
+        next = to_ns;
+    }
     if (!TAILQ_EMPTY(&lingering) && TAILQ_FIRST(&lingering)->end_by_ns < next) {
         next = TAILQ_FIRST(&lingering)->end_by_ns;
     }
@@ -336,20 +367,8 @@ static void run(void)
             let_go(TAILQ_FIRST(&lingering));
         }
         announce_open();
+        announce_window(now);
     }
-}
-
-static void report(bool timed_out)
-{
-    uint64_t end_ns = last_done_ns > start_ns && !timed_out ? last_done_ns : now_ns();
-    uint64_t finished = !opt.mode->holds ? result.finished : announced ? live : 0; /* held: open to the end */
-    result.elapsed_s = (double)(end_ns - start_ns) / 1e9;
-    result.window_s = fmax(0, fmin(opt.to_s, result.elapsed_s) - opt.from_s);
-    printf("{\"mode\":\"%s\",\"timed_out\":%s,", opt.mode->name, timed_out ? "true" : "false");
-    printf("\"begun\":%" PRIu64 ",\"finished\":%" PRIu64 ",\"unfinished\":%" PRIu64 ",",
-           begun, finished, wanted - finished);
-    result_print(&result);
-    printf("}\n");
 }
 
 static uint64_t after_start(double seconds)
@@ -369,6 +388,8 @@ int main(int argc, char **argv)
     to_ns = after_start(opt.to_s);
     uint64_t deadline_ns = stop_ns = after_start(opt.timeout_s);
     run();
-    report(stop_ns == deadline_ns && now_ns() >= deadline_ns);
+    if (!opt.stay || !announced) {
+        report(stop_ns == deadline_ns && now_ns() >= deadline_ns);
+    }
     return 0;
 }

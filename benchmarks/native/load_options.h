@@ -40,12 +40,13 @@ struct options {
     uint64_t tokens, expect;   /* finished at seq tokens-1, or at the expect-th token; both 0: at the answer's end */
     int64_t first_seq;         /* the seq that a stream's first token must have, or ANY_SEQ */
     double ramp_s, from_s, to_s, hold_s, timeout_s, linger_s;
-    bool again;
+    bool again, stay;
 };
 
 static const char USAGE[] =
     "usage: load MODE --port P [options]      (prints one JSON object; figures of time in us)\n"
-    "  streams     --streams N [--ramp-s R] [--from-s A] [--to-s B] [--again]\n"
+    "  streams     --streams N [--ramp-s R] [--from-s A] [--to-s B] [--again] [--stay]\n"
+    "              (--stay: prints at B, and then reads on until stdin ends)\n"
     "  sequential  --repeat K\n"
     "  fan         --readers M --url-path PATH [--ramp-s R] [--from-s A] [--to-s B]\n"
     "  gets        --repeat K --url-path PATH --expect N\n"
@@ -96,7 +97,9 @@ static inline void add_header(struct options *o, const char *header)
 enum kind { SECONDS, COUNT, TEXT, PORT, SEQ, HEADER, BODY, SWITCH };
 
 static const struct { const char *name; enum kind kind; size_t field; } OPTIONS[] = {
-    {"port", PORT, 0}, {"header", HEADER, 0}, {"body", BODY, 0}, {"first-seq", SEQ, 0}, {"again", SWITCH, 0},
+    {"port", PORT, 0}, {"header", HEADER, 0}, {"body", BODY, 0}, {"first-seq", SEQ, 0},
+    {"again", SWITCH, offsetof(struct options, again)},
+    {"stay", SWITCH, offsetof(struct options, stay)},
     {"post", TEXT, offsetof(struct options, post)},
     {"get", TEXT, offsetof(struct options, get)},
     {"url-path", TEXT, offsetof(struct options, get)},
@@ -127,7 +130,7 @@ static inline void take_option(struct options *o, unsigned which, const char *va
     case SEQ: o->first_seq = strcmp(value, "any") == 0 ? ANY_SEQ : (int64_t)number_of(value, name); break;
     case HEADER: add_header(o, value); break;
     case BODY: read_body(o, value); break;
-    case SWITCH: o->again = true; break;
+    case SWITCH: *(bool *)field = true; break;
     }
 }
 

@@ -16,7 +16,7 @@ HOLD_S = 60.0
 
 
 def measure(bench: Bench) -> list[Sample]:
-    """Each time on a system of its own: a heap that has been larger would hide what readers need. Memory is not noisy."""
+    """Each time on a system of its own: a heap that has been larger would hide what readers need."""
     return bench.each(SYSTEMS, partial(_ask, bench), fresh=True, rounds=3)
 
 
