@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench bench-quick chaos drill clean
+.PHONY: help setup demo up test check format lock bench bench-quick capacity chaos drill clean
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -52,12 +52,15 @@ lock: setup  ## resolve the dependencies anew: requirements.lock, and from it th
 		$(COMPILE) -c requirements.lock "$$new/build.in"; cp "$$new/lock" deploy/requirements-build.lock
 
 # Without nchan, which is a package of Debian's: `python -m benchmarks.baselines.install nchan` as root.
-bench: setup  ## speed, cost and memory against the direct path and those that can resume (about 35 minutes)
+bench: setup  ## speed, cost and memory against the direct path and those that can resume (about 40 minutes)
 	-@$(BIN)/python -m benchmarks.baselines.install resumable fastapi-resumable
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks --plots benchmarks/plots $(ARGS)
 
 bench-quick: setup  ## the same against the direct path and the C floor alone (5 minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
+
+capacity: setup  ## how many jobs and readers one machine carries, and what breaks first (10 minutes)
+	@$(BIN)/python -m benchmarks.capacity $(ARGS)
 
 chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
 	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)

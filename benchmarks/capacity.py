@@ -98,7 +98,7 @@ def tables(provider_port: int, wanted: list[str]) -> str:
         if f"{workers}x{apis}" in wanted:
             rows.append(combination(provider_port, workers, apis))
             print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
-    parts = [f"{described()}; `ulimit -n` {files:,}.", markdown(rows)]
+    parts = [f"{described()}; `ulimit -n` {files:,}.", *([markdown(rows)] if rows[1:] else [])]
     for name, climb in CLIMBS.items():
         if name in wanted:
             rows, verdict = climb(provider_port, files)

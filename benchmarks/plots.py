@@ -66,13 +66,15 @@ def plot(title: str, x_title: str, y_title: str, lines: list[Line]) -> str:
 
 
 class _Axis:
-    """Values on a logarithmic scale, from one pixel to another; `ticks` are the decades."""
+    """Values on a logarithmic scale, from one pixel to another; `ticks`: decades, with 2 and 5 where they are few."""
 
     def __init__(self, values: list[float], start: float, end: float) -> None:
         self._low, self._high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
         self._high = max(self._high, self._low + 1)
         self._start, self._end = start, end
-        self.ticks = [10.0**power for power in range(self._low, self._high + 1)]
+        between = (1, 2, 5) if self._high - self._low <= 2 else (1,)
+        ticks = [step * 10.0**power for power in range(self._low, self._high + 1) for step in between]
+        self.ticks = [tick for tick in ticks if tick <= 10.0**self._high]
 
     def at(self, value: float) -> float:
         """The pixel of a value."""

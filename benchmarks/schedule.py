@@ -10,12 +10,43 @@ from benchmarks.processes import Running
 from benchmarks.questions import QUESTIONS, measurer
 from benchmarks.samples import Sample
 
-TURN_S: dict[str, dict[str, float]] = {}
-"""Question → system → seconds of a turn of a full run, its restarts included; `*` stands for all others."""
-QUICK_S: dict[str, dict[str, float]] = {}
+TURN_S: dict[str, dict[str, float]] = {
+    "first_token": {"naive": 12, "fastapi-resumable": 3.5, "provider": 0.1, "*": 2},
+    "lag_100": {"direct": 13, "fastapi-resumable": 15, "*": 10.5},
+    "streams_1000": {"tailrace": 28, "nchan": 28, "*": 32},
+    "flood": {"*": 9},
+    "fan_out": {"send_floor": 3.5, "*": 11},
+    "replay_10k": {"*": 2.5},
+    "resume_tail": {"*": 1.5},
+    "cost_by_length": {"*": 6},
+    "storm": {"*": 4},
+    "idle_readers": {"*": 10},
+    "pickup": {"*": 16},
+    "bytes_per_token": {"*": 26},
+    "lag_by_streams": {"direct": 46, "*": 38},
+    "tools": {"*": 16},
+}
+"""Question → system → seconds of a turn of a full run, restarts included; `*` stands for all others."""
+QUICK_S: dict[str, dict[str, float]] = {
+    "lag_100": {"tailrace": 6, "direct": 7.5},
+    "streams_1000": {"tailrace": 23, "direct": 27},
+    "flood": {"*": 6.5},
+    "fan_out": {"tailrace": 7.5},
+    "idle_readers": {"*": 4.5},
+    "pickup": {"*": 5.5},
+    "bytes_per_token": {"*": 16},
+}
 """The same of a quick run, where it differs."""
-ONCE_S: dict[str, dict[str, float]] = {}
-"""What comes once, with the first turn: the long logs."""
+ONCE_S: dict[str, dict[str, float]] = {
+    "first_token": {"*": 2},
+    "lag_100": {"nchan": 1},
+    "replay_10k": {"naive": 15, "*": 21},
+    "resume_tail": {"*": 3},
+    "cost_by_length": {"*": 5},
+    "storm": {"*": 3},
+}
+"""What comes once, with the first turn: a system's start, or the long logs."""
+QUICK_ONCE_S: dict[str, dict[str, float]] = {"resume_tail": {"*": 20}}
 
 
 class Rehearsal(Bench):
@@ -41,10 +72,10 @@ def expected_s(name: str, plan: Plan) -> float:
     """Seconds that a question takes in all, its systems' starts included."""
     rehearsal = Rehearsal(plan)
     measurer(name)(rehearsal)
-    lengths = {**TURN_S.get(name, {}), **(QUICK_S.get(name, {}) if plan.quick else {})}
-    once = ONCE_S.get(name, {})
+    lengths = {**TURN_S[name], **(QUICK_S.get(name, {}) if plan.quick else {})}
+    once = {**ONCE_S.get(name, {}), **(QUICK_ONCE_S.get(name, {}) if plan.quick else {})}
     return sum(
-        turns * lengths.get(system, lengths.get("*", 0.0)) + once.get(system, 0.0)
+        turns * lengths.get(system, lengths.get("*", 0.0)) + once.get(system, once.get("*", 0.0))
         for system, turns in rehearsal.counted.items()
     )
 

@@ -23,7 +23,7 @@ FRAME_BYTES = 110
 
 def measure(bench: Bench) -> list[Sample]:
     """CPU and lag in a window in which all readers are attached and the generation has its pace."""
-    return bench.each(SYSTEMS, partial(_ask, bench))
+    return bench.each(SYSTEMS, partial(_ask, bench), rounds=2 if bench.plan.quick else 50)
 
 
 def _ask(bench: Bench, running: Running, number: int) -> Sample:

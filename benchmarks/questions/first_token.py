@@ -23,7 +23,7 @@ def measure(bench: Bench) -> list[Sample]:
 
 
 def _ask(bench: Bench, running: Running, number: int) -> Sample:
-    repeat = SLOW.get(running.name, 150)
+    repeat = SLOW.get(running.name, 100 if bench.plan.quick else 150)
     route = running.route(fake(TOKENS, 0), one_request=True)
     bench.load(running, "sequential", route, tokens=TOKENS, timeout_s=30, repeat=repeat // 10)  # warm up
     run = bench.load(running, "sequential", route, tokens=TOKENS, timeout_s=60, repeat=repeat)

@@ -27,7 +27,7 @@ def _ask(bench: Bench, running: Running, number: int) -> Sample:
 
 def flooded(bench: Bench, running: Running) -> Run:
     """One run."""
-    to_s = 4.0 if bench.plan.quick else 6.0
+    to_s = 3.5 if bench.plan.quick else 6.0
     options = {"streams": STREAMS, "ramp_s": 0.2, "from_s": 1.5, "to_s": to_s, "again": True}
     route = running.route(fake(TOKENS, 0), one_request=True)
     return bench.load(running, "streams", route, tokens=TOKENS, timeout_s=to_s + 0.5, **options)

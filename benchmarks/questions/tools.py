@@ -19,7 +19,7 @@ PACED = ("tokens_per_s", "p50_ms", "p99_ms", "load_tool_us", "fake_provider_tool
 
 def measure(bench: Bench) -> list[Sample]:
     """CPU a token of each tool, lag and rate."""
-    return bench.each(SYSTEMS, partial(_ask, bench))
+    return bench.each(SYSTEMS, partial(_ask, bench), rounds=3)
 
 
 def _ask(bench: Bench, running: Running, number: int) -> Sample:
