@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks.bench import Bench, Plan
 from benchmarks.machine import described
+from benchmarks.marks import put
 from benchmarks.peers import starters
-from benchmarks.plots import write_plots
+from benchmarks.plots import PLOTTED, write_plots
 from benchmarks.questions import QUESTIONS, measurer
 from benchmarks.report import judges, report
 from benchmarks.results import LAST, Results, kept
@@ -34,7 +35,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these systems")
     parser.add_argument("--rounds", type=int, help="rounds of each question (default 5, quick 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", default=LAST, help="where every sample is kept")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the plots there")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="write the plots there, where all that they show was asked"
+    )
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the table between this page's marks")
     parser.add_argument("--from", type=Path, metavar="FILE", dest="kept", help="measure nothing: show a kept run again")
     parser.add_argument("--list", action="store_true", help="list the questions with their expected seconds, and end")
     return parser.parse_args()
@@ -103,7 +107,9 @@ def main() -> int:
         results = _measured(plan, questions, arguments.json)
     text, status = report(results)
     print(text)
-    if arguments.plots:
+    if arguments.into:
+        put(text, arguments.into, "make bench-quick" if results.plan.quick else "make bench")
+    if arguments.plots and set(PLOTTED) <= set(results.questions):  # half a plot must not take a whole one's place
         print(*(f"written: {path}" for path in write_plots(results.samples, arguments.plots)), sep="\n")
     return status
 

@@ -89,18 +89,19 @@ def more_readers(provider_port: int, files: int) -> tuple[Rows, str]:
         job = crowd.running.begin(fake(2, 0, 900_000_000))
         before = crowd.look()
         for asked in range(READERS, MOST_READERS + 1, READERS):
-            opened = _opened(crowd.hold(port, job, READERS, 200))
+            load = crowd.hold(port, job, READERS, 200)
+            opened = _opened(load)
             probe = _probe(crowd, port)
             now = crowd.look()
+            open_there = now.readers - before.readers
             memory = now.rss_kb["api"]
             each = (memory - before.rss_kb["api"]) / max(1, now.files["api"] - before.files["api"])
             first = f"{probe:.1f}" if probe else "none"
-            row = (number(asked), "all" if opened else "not all", number(memory / 1024), f"{each:.1f}")
-            rows.append((*row, number(now.files["api"]), first))
-            if not opened or probe is None:
-                full = now.files["api"] > files - 50
-                why = f"the node has {now.files['api']:,} of {files:,} files open" if full else "heads came too late"
-                broken = f"below {asked:,} readers of one node: {why}"
+            rows.append((number(asked), number(open_there), number(memory / 1024), f"{each:.1f}"))
+            rows[-1] = (*rows[-1], number(now.files["api"]), first)
+            if not opened or open_there < asked or probe is None:
+                full = f"the node has {now.files['api']:,} of {files:,} files open; " * (now.files["api"] > files - 50)
+                broken = f"on the way to {asked:,} readers of one node: {full}{_first_error(load)}"
                 break
     return rows, f"More readers: broke {broken}." if broken else f"More readers: {MOST_READERS:,} did not break it."
 
@@ -108,6 +109,12 @@ def more_readers(provider_port: int, files: int) -> tuple[Rows, str]:
 def _opened(load: Load) -> bool:
     ready, _, _ = select.select([load.stdout], [], [], OPEN_S)
     return bool(ready) and load.stdout.readline().strip() == "open"
+
+
+def _first_error(load: Load) -> str:
+    """What the first reader met that was not let in, once the load is told to end."""
+    ended = load.end()
+    return str(ended["error_first"]) or f"{ended['unfinished']} had no response head within {OPEN_S:.0f} s"
 
 
 def _probe(crowd: Crowd, port: int) -> float | None:

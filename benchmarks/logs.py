@@ -14,6 +14,8 @@ GAP_US = 150
 """Fast, and yet each token comes alone: a flood would be stored in larger pieces than a model's answer is."""
 PATIENCE = 6.0
 """How much longer than the provider needs it may take until all can be read, as a factor; with ten seconds on top."""
+LINGER_S = 0.02
+"""For an answer to end by itself: with some systems a finished one is held open, and would be waited for each time."""
 SETTLE_S = 2.0
 """For what a system does behind the end of an answer, as rewriting it."""
 
@@ -44,7 +46,9 @@ class Logs:
 def _log(running: Running, tokens: int) -> str:
     """The id of a log that holds so many tokens. RuntimeError where it does not come about."""
     job = running.begin(fake(tokens, GAP_US))
-    until = time.monotonic() + 10 + PATIENCE * tokens * GAP_US / 1e6
+    needed_s = tokens * GAP_US / 1e6
+    until = time.monotonic() + 10 + PATIENCE * needed_s
+    time.sleep(needed_s)  # unwatched: some systems write more slowly while somebody reads
     while not running.complete(job, tokens):
         if time.monotonic() > until:
             raise RuntimeError(f"{running.name}: {tokens} tokens were not there in time")
@@ -58,6 +62,7 @@ def read_again(
     """Read a log of `length` tokens from the first `held` on: `repeat` times in turn, or by `readers` at once."""
     path, cursor = running.after(job, held) if held else (running.whole(job), None)
     options: dict[str, float | str] = {"url_path": path, "expect": length - held, "first_seq": held}
+    options |= {"linger_s": LINGER_S}
     options |= {"repeat": repeat} if repeat else {"readers": readers}
     options |= {} if cursor is None else {"last_event_id": cursor}
     mode = "gets" if repeat else "storm"

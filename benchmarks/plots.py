@@ -16,6 +16,10 @@ FONT = 'font-family="sans-serif" font-size="12"'
 COLOURS = {"tailrace": "#0b6e99", "direct": "#c2571a", "resumable": "#3f7d3a", "naive": "#8a4fa3", "nchan": "#777777"}
 
 
+PLOTTED = ("lag_by_streams", "lag_100", "streams_1000", "cost_by_length")
+"""The questions whose figures the plots show."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One curve: x → median and range."""
