@@ -33,8 +33,10 @@ MARK = "make capacity"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What 2,000 jobs and 5,000 readers cost: cores by role, KB a job or reader, CPU ms a start."""
+    """What so many jobs and readers cost: cores by role, KB a job or reader, CPU ms a start."""
 
+    jobs: int
+    readers: int
     cores: dict[str, float]
     worker_kb: float
     reader_kb: float
@@ -48,12 +50,15 @@ class Cost:
         seconds = last.cpu.at_s - first.cpu.at_s
         cores = {role: cpu_s / seconds for role, cpu_s in by_role(spent(first.cpu, last.cpu)).items()}
         starting_s = sum(spent(before.cpu, first.cpu).values()) - sum(cores.values()) * JOBS.from_s / 2
+        jobs, readers = max(1, last.jobs), last.readers or READERS
         return cls(
+            jobs,
+            readers,
             cores,
-            (rss["worker"] - base["worker"]) / JOBS.streams,
-            (rss["api"] - base["api"]) / READERS,
-            (last.used - before.used) / JOBS.streams / 1024,
-            starting_s / JOBS.streams * 1000,
+            (rss["worker"] - base["worker"]) / jobs,
+            (rss["api"] - base["api"]) / readers,
+            (last.used - before.used) / jobs / 1024,
+            starting_s / jobs * 1000,
         )
 
 
@@ -112,9 +117,9 @@ def rules(cost: Cost) -> str:
     starts = f"{_rounded(0.75 * 1000 / cost.start_ms):,}"
     rows: list[tuple[str, ...]] = [
         ("of", "carries"),
-        ("a core for workers", f"{of_core(JOBS.streams, 'worker')} running jobs that mostly wait"),
-        ("a core for API nodes", f"{of_core(READERS, 'api')} readers of such jobs"),
-        ("a core for Valkey", f"{of_core(JOBS.streams, 'valkey')} running jobs that mostly wait"),
+        ("a core for workers", f"{of_core(cost.jobs, 'worker')} running jobs that mostly wait"),
+        ("a core for API nodes", f"{of_core(cost.readers, 'api')} readers of such jobs"),
+        ("a core for Valkey", f"{of_core(cost.jobs, 'valkey')} running jobs that mostly wait"),
         ("a core of all together", f"{starts} jobs that begin a second"),
         ("a GiB for workers", f"{of_gib(cost.worker_kb)} running jobs"),
         ("a GiB for API nodes", f"{of_gib(cost.reader_kb)} readers"),
@@ -125,8 +130,8 @@ def rules(cost: Cost) -> str:
 
 def _rounded(value: float) -> int:
     """To one figure and a half: 1,850 is 1,500."""
-    step = max(1, 5 * 10 ** (len(str(int(value))) - 2))
-    return int(value) // step * step
+    step = 5 * 10 ** (len(str(int(value))) - 2) if value >= 10 else 1
+    return int(value // step) * step
 
 
 HEAD = (
