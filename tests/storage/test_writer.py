@@ -355,3 +355,17 @@ async def test_a_writer_that_closes_too_late_writes_no_second_end(stores: Stores
     await stores.jobs.cancel(job, "user")
     assert await written.close() is Ending.FENCED
     assert [event.type for event in await acts.events(stores, job)].count("done") == 0
+
+
+async def test_a_writer_that_was_stopped_writes_nothing_more(stores: Stores, writing: Writers) -> None:
+    job, written = await writing()
+    written.add("a")
+    await written.flush()
+    written.task.cancel()
+    written.add("b")
+    await end(written.task)
+    written.add("c")
+    _, other = await writing()
+    other.add("x")
+    await other.flush()  # whatever was asked for has been served by then
+    assert await acts.text(stores, job) == "a"
