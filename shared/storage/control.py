@@ -100,7 +100,7 @@ class Control:
             names = await self._redis.zrangebyscore(
                 keys.ENDED, "-inf", now_ms - round(after_s * 1000), start=0, num=count
             )
-            moves = [("ZADD", keys.ENDED, "XX", "GT", "CH", again_ms, name) for name in names]
+            moves = [("ZADD", keys.ENDED, "XX", "CH", again_ms, name) for name in names]
             moved = [sound(answer) for answer in await exchange(self._redis, moves)]
         return [JobKey.parse(name) for name, mine in zip(names, moved, strict=True) if mine]
 
