@@ -3,7 +3,7 @@
 Every figure is a median over rounds in which the systems took turns, so that ratios hold on a noisy machine. `--quick`
 judges against the direct path and the C floor alone. `--systems tailrace` measures Tailrace without any baseline, with
 the CPU of each of its processes: for the profiler's eye, nothing is judged against a baseline then. Every sample is
-kept in .bench/last.json; `--from` makes table and plots of such a file without measuring anything.
+kept in .bench/last.json (last-quick.json, last-part.json); `--from` makes table and plots of such a file without measuring anything.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmarks.peers import starters
 from benchmarks.plots import PLOTTED, write_plots
 from benchmarks.questions import QUESTIONS, measurer
 from benchmarks.report import judges, report
-from benchmarks.results import LAST, Results, kept
+from benchmarks.results import Results, kept, place
 from benchmarks.schedule import expected_s, listed
 from benchmarks.table import systems_table
 from benchmarks.targets import QUICK_BASELINES, TARGETS
@@ -34,7 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), metavar="NAME", help="only these questions")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these systems")
     parser.add_argument("--rounds", type=int, help="rounds of each question (default 5, quick 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", default=LAST, help="where every sample is kept")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where every sample is kept instead")
     parser.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="write the plots there, where all that they show was asked"
     )
@@ -104,7 +104,8 @@ def main() -> int:
         results = kept(arguments.kept)
         print(*(systems_table(results.samples, name) + "\n" for name in results.questions), sep="\n")
     else:
-        results = _measured(plan, questions, arguments.json)
+        whole = not (arguments.only or arguments.systems)
+        results = _measured(plan, questions, arguments.json or place(plan, whole=whole))
     text, status = report(results)
     print(text)
     if arguments.into:

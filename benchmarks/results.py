@@ -7,7 +7,14 @@ from pathlib import Path
 from benchmarks.bench import Plan
 from benchmarks.samples import Sample, Turn
 
-LAST = Path(__file__).parents[1] / ".bench" / "last.json"
+KEPT = Path(__file__).parents[1] / ".bench"
+
+
+def place(plan: Plan, *, whole: bool) -> Path:
+    """Where a run is kept unless it is said: a part of the questions or systems must not take a whole run's place."""
+    if not whole:
+        return KEPT / "last-part.json"
+    return KEPT / ("last-quick.json" if plan.quick else "last.json")
 
 
 @dataclass
