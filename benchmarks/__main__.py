@@ -3,7 +3,8 @@
 Every figure is a median over rounds in which the systems took turns, so that ratios hold on a noisy machine. `--quick`
 judges against the direct path and the C floor alone. `--systems tailrace` measures Tailrace without any baseline, with
 the CPU of each of its processes: for the profiler's eye, nothing is judged against a baseline then. Every sample is
-kept in .bench/last.json (last-quick.json, last-part.json); `--from` makes table and plots of such a file without measuring anything.
+kept in .bench/last.json (last-quick.json, last-part.json); `--from` makes table and plots of such a file without
+measuring anything.
 """
 
 import argparse
