@@ -123,13 +123,11 @@ class Fleet:
                 pipe.xrevrange(job_keys(JobKey("default", job)).log, count=1)
             return {job: rows[0][0] if rows else "" for job, rows in zip(jobs, pipe.execute(), strict=True)}
 
-    def lengths(self, jobs: Collection[str]) -> dict[str, int]:
-        """How many entries each job's log has."""
+    def events(self, job: str) -> list[tuple[str, str | None]]:
+        """Id and text of each event in a job's log, merged ones apart."""
         with self.client() as client:
-            pipe = client.pipeline(transaction=False)
-            for job in jobs:
-                pipe.xlen(job_keys(JobKey("default", job)).log)
-            return dict(zip(jobs, pipe.execute(), strict=True))
+            raw: RawEntries = client.xrange(job_keys(JobKey("default", job)).log)
+        return [(str(entry.id), getattr(entry.event, "text", None)) for entry in all_entries(raw)]
 
     def still_open(self) -> list[str]:
         """Jobs on the index of open ones."""

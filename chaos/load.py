@@ -38,7 +38,8 @@ class Load:
         self._http = httpx2.AsyncClient(timeout=_ASK_S, verify=False, limits=httpx2.Limits(max_connections=None))
         self.live: dict[str, JobPlan] = {}
         self.readers: set[Reader | ClientReader] = set()
-        self.judged: dict[str, int] = {}
+        self.judged: dict[str, list[tuple[str, str | None]]] = {}
+        """Job → id and text of each event, as a reader got them who asked for the entries themselves."""
         """Finished jobs, and how many entries their logs have."""
         self.ends: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
@@ -163,7 +164,7 @@ class Load:
         if told.get("cancel", end.event) != end.event:
             bad.append(f"cancel was answered {told['cancel']}, the log ends with {end.event}")
         bad += [f"a reader's job is {one.job}" for one in transcripts if one.job != job and one.finish]
-        self.judged[job] = len(log.entries)
+        self.judged[job] = [(str(entry.id), entry.data.get("text")) for entry in log.entries]
         self.ends[end.event if end.event != "failed" else f"failed: {end.data['code']}"] += 1
         self._reruns.take(job, log)
         self._conclude(job, bad, transcripts)
