@@ -221,7 +221,7 @@ class Reader:
     async def _page(self, cursor: EventId) -> list[Entry] | None:
         """Entries after `cursor` from the log itself; None where it does not hold the cursor."""
         async with self._tails.replaying:
-            page = await self._log.read_after(self._job, cursor)
+            page = await self._log.read_after(self._job, cursor, together=True)
         return page.entries if page.held and not (page.empty_log and cursor == START) else None
 
     async def _resync(self, cursor: EventId, tail: Tail) -> Run | Lost:

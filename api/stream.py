@@ -24,6 +24,7 @@ from api.reader import Lost, Reader, Run, Start
 from api.sink import Sink
 from shared import metrics
 from shared.errors import StorageError
+from shared.events import size
 from shared.jobs import JobKey, JobRecord
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class _Stream:
             return self._dialect.lost(step.event)
         if not step.entries:
             return b""
-        metrics.EVENTS_SENT.inc(len(step.entries))
+        metrics.EVENTS_SENT.inc(sum(map(size, step.entries)))
         shared = self._dialect.shared
         if shared is None:
             return self._dialect.write(step.entries)

@@ -170,6 +170,19 @@ class Unknown(Event, frozen=True, omit_defaults=True):
     type: ClassVar[str] = "unknown"
 
 
+class Texts(Event, frozen=True, gc=False):
+    """Neighbours of one text type and one epoch, as a reader may get them who is behind. In no log by this name.
+
+    The entry that holds it has the id of the last of them; `at_ms` is the first one's.
+    """
+
+    letter: ClassVar[str] = "+"
+    type: ClassVar[str] = "texts"
+    texts: list[str]
+    reasoning: bool = False
+    at_ms: int | None = None
+
+
 CONTENT: tuple[type[Event], ...] = (Token, Reasoning, ToolCall)
 TERMINAL: tuple[type[Event], ...] = (Done, Failed, Cancelled)
 TYPES: tuple[type[Event], ...] = (Queued, Start, Token, Reasoning, ToolCall, Reset, Done, Failed, Cancelled)
@@ -183,6 +196,26 @@ class Entry(NamedTuple):
 
     id: EventId
     event: Event
+
+
+def size(entry: Entry) -> int:
+    """How many events of the log an entry stands for."""
+    return len(entry.event.texts) if isinstance(entry.event, Texts) else 1
+
+
+def apart(entries: list[Entry]) -> list[Entry]:
+    """The same with each event by itself."""
+    single: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry.event, Texts):
+            kind = Reasoning if entry.event.reasoning else Token
+            texts, (epoch, last) = entry.event.texts, entry.id
+            first = last - len(texts) + 1
+            single.append(Entry(EventId(epoch, first), kind(texts[0], entry.event.at_ms)))
+            single += [Entry(EventId(epoch, first + place), kind(text)) for place, text in enumerate(texts[1:], 1)]
+        else:
+            single.append(entry)
+    return single
 
 
 def letter_and_time(field: str) -> tuple[str, int | None]:

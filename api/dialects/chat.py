@@ -9,7 +9,7 @@ from typing import Any
 
 from api import sse
 from shared.errors import CODES
-from shared.events import Cancelled, Done, Entry, Event, EventId, Failed, Reset, Start, Token
+from shared.events import Cancelled, Done, Entry, Event, EventId, Failed, Reset, Start, Token, apart
 
 _INTERRUPTED = f"{CODES['interrupted'].title}. {CODES['interrupted'].advice}"
 
@@ -39,7 +39,7 @@ class Chat:
     def write(self, entries: list[Entry]) -> bytes:
         """The frames of what this dialect can show; other events have none."""
         frames = []
-        for entry in entries:
+        for entry in apart(entries):
             bodies = [body for body in self._bodies(entry.event) if body is not None]
             # Of two frames for one event the last has the id: a cut between them must not cost the second.
             frames += [self._frame(None, body) for body in bodies[:-1]]

@@ -8,11 +8,12 @@ A finished log may hold many events in one entry of the store (shared/storage/me
 import sys
 from dataclasses import dataclass
 
-from shared.events import START, TERMINAL, Entry, EventId, decode
+from shared.events import START, TERMINAL, Entry, EventId, decode, size
 from shared.jobs import JobKey
+from shared.storage import merged
 from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.keys import job_keys
-from shared.storage.merged import MERGED, RawEntries, expand
+from shared.storage.merged import RawEntries
 from shared.storage.reads import Line, Pooled
 
 PAGE = 128
@@ -34,9 +35,9 @@ class Page:
     """The cursor is the terminal event: nothing follows it."""
 
 
-def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
-    """Judge what XRANGE gave for `cursor` (itself included, unless it is the start)."""
-    entries, all_of_them = _from(cursor, raw, MOST_MERGED * count)
+def read_page(cursor: EventId, raw: RawEntries, count: int, *, together: bool = False) -> Page:
+    """Judge what XRANGE gave for `cursor` (itself included, unless it is the start). `together`: see `read_after`."""
+    entries, all_of_them = _from(cursor, raw, MOST_MERGED * count, together=together)
     full = len(raw) >= count or not all_of_them
     if cursor == START:
         whole = _without_hole(cursor, entries)
@@ -48,11 +49,12 @@ def read_page(cursor: EventId, raw: RawEntries, count: int) -> Page:
     return Page(whole, held, more, at_end=isinstance(entries[0].event, TERMINAL))
 
 
-def _from(cursor: EventId, raw: RawEntries, most: int) -> tuple[list[Entry], bool]:
+def _from(cursor: EventId, raw: RawEntries, most: int, *, together: bool = False) -> tuple[list[Entry], bool]:
     """The entries from `cursor` on, about `most` of them; whether that is all that `raw` holds.
 
     XRANGE gives the whole of a merged entry in which the cursor lies: what is before the cursor is left out.
     """
+    whole = merged.together if together else merged.expand
     entries: list[Entry] = []
     for entry_id, fields in raw:
         if len(entries) >= most:
@@ -60,11 +62,13 @@ def _from(cursor: EventId, raw: RawEntries, most: int) -> tuple[list[Entry], boo
         field, value = next(iter(fields.items())) if isinstance(fields, dict) else fields
         epoch, _, seq = entry_id.partition("-")  # the store's own: two whole numbers of 64 bits
         last = EventId(int(epoch), int(seq))
-        if field[:1] not in MERGED:
+        if field[:1] not in merged.MERGED:
             entries.append(Entry(last, decode(field, value)))
             continue
-        held = expand(last, field, value)
-        entries += held if entries else [entry for entry in held if entry.id >= cursor]
+        if entries or cursor == START:
+            entries += whole(last, field, value)
+        else:
+            entries += [entry for entry in merged.expand(last, field, value) if entry.id >= cursor]
     return entries, True
 
 
@@ -75,8 +79,10 @@ def all_entries(raw: RawEntries) -> list[Entry]:
 
 def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:
     """The entries up to the first that does not follow; who comes back from there finds the cursor not held."""
+    seq = cursor.seq
     for place, entry in enumerate(entries):
-        if entry.id.seq != cursor.seq + 1 + place:
+        seq += size(entry)
+        if entry.id.seq != seq:
             return entries[:place]
     return entries
 
@@ -89,11 +95,13 @@ class EventLog:
         self._redis = redis
         self._line = line or Pooled(redis)
 
-    async def read_after(self, job: JobKey, cursor: EventId, count: int = PAGE) -> Page:
-        """One page of entries after `cursor`."""
-        return (await self.read_many([(job, cursor)], count))[0]
+    async def read_after(self, job: JobKey, cursor: EventId, count: int = PAGE, *, together: bool = False) -> Page:
+        """One page of entries after `cursor`. `together`: texts that the store has in one entry stay in one (Texts)."""
+        return (await self.read_many([(job, cursor)], count, together=together))[0]
 
-    async def read_many(self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE) -> list[Page]:
+    async def read_many(
+        self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE, *, together: bool = False
+    ) -> list[Page]:
         """One page for each of many logs, in one round trip."""
         with storage_errors():
             answers = await self._line.exchange(
@@ -104,7 +112,7 @@ class EventLog:
             )
             pages = [readable(answer) for answer in answers]
         return [
-            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1)
+            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1, together=together)
             for (_, cursor), raw in zip(wanted, pages, strict=True)
         ]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.events import Entry, EventId, Unknown, decode
+from shared.events import Entry, EventId, Texts, Unknown, decode, letter_and_time
 
 MOST_EVENTS = 256
 """Events in an entry at most: what a reader pays for that comes back in the middle of one. More would save little."""
@@ -75,10 +75,7 @@ def is_compact(raw: RawEntries) -> bool:
 
 def expand(last: EventId, field: str, value: str) -> list[Entry]:
     """The events of a merged entry, as they were appended; Unknown, with the last one's id, where it cannot be read."""
-    try:
-        values = _values(zlib.decompress(b64decode(value), _RAW_DEFLATE))
-    except (ValueError, zlib.error):
-        values = []
+    values = _values_of(value)
     if not values:
         return [Entry(last, Unknown())]
     letter, epoch = field[0].lower(), last.epoch
@@ -87,3 +84,19 @@ def expand(last: EventId, field: str, value: str) -> list[Entry]:
     if field[1:]:  # the first one's time
         entries[0] = Entry(entries[0].id, decode(field.lower(), values[0]))
     return entries
+
+
+def together(last: EventId, field: str, value: str) -> list[Entry]:
+    """As `expand`, but texts stay in one entry (Texts)."""
+    values = _values_of(value) if field[0] in "TR" else []
+    if not values:
+        return expand(last, field, value)
+    return [Entry(last, Texts(values, field[0] == "R", letter_and_time(field)[1]))]
+
+
+def _values_of(value: str) -> list[str]:
+    """The values in a merged one; none where it is not sound."""
+    try:
+        return _values(zlib.decompress(b64decode(value), _RAW_DEFLATE))
+    except (ValueError, zlib.error):
+        return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from api.reader import Lost, Reader, Start
 from api.tail import Tails
-from shared.events import START, Entry, EventId, Failed, Token
+from shared.events import START, Entry, EventId, Failed, Token, apart
 from shared.jobs import Act, JobKey
 from shared.transcript import fold
 from tests.storage import acts
@@ -48,7 +48,7 @@ class Reading:
                 if isinstance(step, Lost):
                     self.lost = step.event
                 elif step is not None:
-                    self.entries += step.entries
+                    self.entries += apart(step.entries)
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.events import START, Entry, EventId, Reasoning, Start, Token, ToolCall, Unknown, encode
+from shared.events import START, Entry, EventId, Reasoning, Start, Token, ToolCall, Unknown, apart, encode, size
 from shared.storage.log import all_entries, read_page
 from shared.storage.merged import MERGED, MOST_CHARS, MOST_EVENTS, RawEntries, merge
 from tests.support.logs import TEXT, logs
@@ -62,6 +62,30 @@ def test_every_cursor_has_the_same_answer_before_and_after(log: list[Entry], dat
     assert answered(merged) == answered(plain)
     assert held is (cursor == START or any(entry.id == cursor for entry in log))
     assert not held or entries == [entry for entry in log if entry.id > cursor]
+
+
+@given(logs(), st.data())
+def test_texts_that_stay_together_are_the_same_events(log: list[Entry], data: st.DataObject) -> None:
+    cursor = data.draw(st.sampled_from([START, *(entry.id for entry in log), EventId(3, 3)]))
+    behind = [row for row in compact(raw_of(log)) if EventId.parse(row[0]) >= cursor]
+    single, together = (read_page(cursor, behind, 1000, together=flag) for flag in (False, True))
+    assert apart(together.entries) == single.entries
+    assert (together.held, together.full, together.at_end) == (single.held, single.full, single.at_end)
+    assert sum(map(size, together.entries)) == len(single.entries)
+
+
+def test_a_long_answer_is_read_in_few_entries() -> None:
+    raw = compact(raw_of(tokens(*(str(number) for number in range(40 * MOST_EVENTS)))))
+    page = read_page(EventId(7, 2), [("7-2", ["s", "{}"]), *raw], 129, together=True)
+    assert len(page.entries) == 40
+    assert page.full is False
+
+
+def test_a_hole_between_merged_entries_is_seen_although_texts_stay_together() -> None:
+    raw = compact(raw_of(tokens("a", "b") + tokens("c", "d", first=6)))
+    page = read_page(EventId(7, 2), [("7-2", ["s", "{}"]), *raw], 9, together=True)
+    assert [entry.id.seq for entry in page.entries] == [4]
+    assert page.full is True
 
 
 def test_only_neighbours_of_one_kind_and_one_epoch_are_merged() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api import sse
 from api.dialects.native import Native
-from shared.events import TYPES, Entry, EventId, Failed, Reasoning, Reset, Token, data
+from shared.events import TYPES, Entry, EventId, Failed, Reasoning, Reset, Texts, Token, apart, data
 from shared.transcript import fold
 from tests.support.logs import TEXT, logs
 from tests.support.sse_reader import Frame, SseReader, shown
@@ -75,6 +75,20 @@ def test_nothing_is_joined_over_an_epoch_or_another_event(log: list[Entry]) -> N
 def test_a_run_of_tokens_is_one_frame_with_the_last_id_and_the_first_time() -> None:
     log = [Entry(EventId(7, seq), Token(text, at)) for seq, text, at in ((3, "a", 5), (4, "b", None), (5, " c", None))]
     assert Native().write(log) == b'id: 7-5\nevent: token\ndata: {"text":"ab c","at_ms":5,"n":3}\n\n'
+
+
+def test_texts_that_were_read_together_are_written_as_if_each_had_come_by_itself() -> None:
+    log = [
+        Entry(EventId(5, 3), Texts(["a", "b"], at_ms=7)),
+        Entry(EventId(5, 4), Token("c")),
+        Entry(EventId(5, 6), Texts(["d", "e"])),
+        Entry(EventId(5, 8), Texts(["f", "g"], reasoning=True, at_ms=9)),
+        Entry(EventId(6, 10), Texts(["h", "i"])),
+    ]
+    for exact in (True, False):
+        assert sse.native_run(log, exact=exact) == sse.native_run(apart(log), exact=exact)
+        assert sse.native_run(log[1:2], exact=exact) == sse.native_run(apart(log[1:2]), exact=exact)
+        assert sse.native_run(log[:1], exact=exact) == sse.native_run(apart(log[:1]), exact=exact)
 
 
 def test_a_frame_of_one_event_says_nothing_of_joining() -> None:
