@@ -31,7 +31,13 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.node = node
             yield
 
-    app = FastAPI(title="Tailrace", version=package_version(), description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Tailrace",
+        version=package_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,  # such an answer names a scheme, and behind a proxy the wrong one
+    )
     problems.install(app)
     for router in (jobs.router, events.router, tutorial.router, ops.router):
         app.include_router(router)

@@ -85,8 +85,13 @@ class Maker:
         another's place."""
         if self._room.take(time.monotonic()):
             return
-        if not self._room.seen(await self._control.open_count(), time.monotonic()):
+        if not self._seen(await self._control.open_count()):
             raise TailraceError("queue_full", retry_after_s=5)
+
+    def _seen(self, count: int) -> bool:
+        """Whether there is room beside `count` open jobs and those that wait for the store to make them."""
+        waiting = 0 if self._transactions is None else self._transactions.under_way
+        return self._room.seen(count + waiting, time.monotonic())
 
     async def make(self, creation: Creation) -> JobRecord | None:
         """The job, indexed and offered; None where it was there already. `gone`, or StorageError before its log."""
@@ -117,7 +122,7 @@ class Maker:
         with storage_errors():
             for reply in (*indexed, answer):
                 sound(reply)
-            self._room.seen(int(sound(replies[-1])), time.monotonic())
+            self._seen(int(sound(replies[-1])))
         for reply in offered:
             if isinstance(reply, Exception):
                 _not_offered(creation, reply)

@@ -47,9 +47,10 @@ class Node:
         """Send the readers away and take no new jobs."""
         self.leaving.begin()
 
-    def reader(self, job: JobKey) -> Reader:
-        """A reader of `job`."""
-        return Reader(job, self.store, self.log, self.tails, repair_wait_s=self.settings.repair_wait_s)
+    def reader(self, job: JobKey, *, together: bool = False) -> Reader:
+        """A reader of `job`, for a dialect that joins neighbours (`together`) or not."""
+        wait_s = self.settings.repair_wait_s
+        return Reader(job, self.store, self.log, self.tails, repair_wait_s=wait_s, together=together)
 
 
 @contextlib.asynccontextmanager

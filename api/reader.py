@@ -114,11 +114,20 @@ async def _wait(tail: Tail, version: int, cursor: EventId, silence: _Silence, si
 class Reader:
     """Follows one job."""
 
-    __slots__ = ("_job", "_log", "_repair_wait_s", "_store", "_tails")
+    __slots__ = ("_job", "_log", "_repair_wait_s", "_store", "_tails", "_together")
 
     def __init__(
-        self, job: JobKey, store: JobStore, event_log: EventLog, tails: Tails, *, repair_wait_s: float
+        self,
+        job: JobKey,
+        store: JobStore,
+        event_log: EventLog,
+        tails: Tails,
+        *,
+        repair_wait_s: float,
+        together: bool = False,
     ) -> None:
+        """`together`: texts that the store has in one entry may stay in one (Texts)."""
+        self._together = together
         self._job = job
         self._store = store
         self._log = event_log
@@ -142,6 +151,7 @@ class Reader:
             if snapshot is not None:
                 yield Run([snapshot])
                 cursor = snapshot.id
+                del snapshot  # all of the text
             silence = _Silence(heartbeat_s)
             while True:
                 version = tail.version
@@ -198,16 +208,17 @@ class Reader:
 
     async def _shared_page(self, cursor: EventId, tail: Tail) -> SharedPage:
         """A page read once for all who wait for it: they come back together when a node or a network was gone."""
-        while (reading := tail.pages.get(cursor)) is not None:
+        place = (cursor, self._together)
+        while (reading := tail.pages.get(place)) is not None:
             page = await asyncio.shield(reading)
             if page is not None:
                 return page  # else whoever read it has left, and the next in line reads
-        reading = tail.pages[cursor] = asyncio.get_running_loop().create_future()
+        reading = tail.pages[place] = asyncio.get_running_loop().create_future()
         page = None
         try:
             page = await self._page(cursor), {}
         finally:
-            del tail.pages[cursor]
+            del tail.pages[place]
             reading.set_result(page)
         return page
 
@@ -221,7 +232,7 @@ class Reader:
     async def _page(self, cursor: EventId) -> list[Entry] | None:
         """Entries after `cursor` from the log itself; None where it does not hold the cursor."""
         async with self._tails.replaying:
-            page = await self._log.read_after(self._job, cursor, together=True)
+            page = await self._log.read_after(self._job, cursor, together=self._together)
         return page.entries if page.held and not (page.empty_log and cursor == START) else None
 
     async def _resync(self, cursor: EventId, tail: Tail) -> Run | Lost:

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.app import create_app, guarded
 from api.auth import refuse_unsafe_binding
@@ -35,6 +35,7 @@ class HttpProtocol(HttpToolsProtocol):
     """Puts into each request's scope the means to break its connection off, and itself, to be written to (Wire)."""
 
     _tell_lost: Callable[[], None] | None = None
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has come."""
@@ -78,8 +79,16 @@ class HttpProtocol(HttpToolsProtocol):
             if self.transport.is_closing():
                 tell()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client is gone. uvicorn tells the newest request; the one that is being answered may be another."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
         if self._tell_lost is not None:
             self._tell_lost()

@@ -61,29 +61,25 @@ def native_run(entries: list[Entry], *, exact: bool) -> bytes:
     if exact or (len(entries) == 1 and size(entries[0]) == 1):
         return b"".join(native(entry.event, entry.id) for entry in entries)
     frames = []
-    for (kind, _), group in groupby(entries, key=lambda entry: (_kind(entry.event), entry.id.epoch)):
+    for (kind, _), group in groupby(entries, key=lambda entry: (type(entry.event), entry.id.epoch)):
         members = list(group)
-        if kind in _TEXTS:
-            frames.append(native(_joined(kind, members), members[-1].id, sum(map(size, members))))
+        if kind is Texts:  # each a frame: many clients read lines of 64 KB at most
+            frames += [native(_whole(entry.event), entry.id, size(entry)) for entry in members]
+        elif kind in _TEXTS and len(members) > 1:
+            frames.append(native(_joined(members), members[-1].id, len(members)))
         else:
             frames += [native(entry.event, entry.id) for entry in members]
     return b"".join(frames)
 
 
-def _kind(event: Event) -> type[Event]:
-    if isinstance(event, Texts):
-        return Reasoning if event.reasoning else Token
-    return type(event)
+def _whole(event: Event) -> Event:
+    if not isinstance(event, Texts):
+        return event
+    text = "".join(event.texts)
+    return Reasoning(text, event.at_ms) if event.reasoning else Token(text, event.at_ms)
 
 
-def _joined(kind: type[Event], entries: list[Entry]) -> Token | Reasoning:
-    texts: list[str] = []
-    at_ms: int | None = None
-    for _, event in entries:
-        if isinstance(event, Texts):
-            texts += event.texts
-        elif isinstance(event, _TEXTS):
-            texts.append(event.text)
-        at_ms = at_ms if at_ms is not None else getattr(event, "at_ms", None)
-    text = "".join(texts)
-    return Token(text, at_ms) if kind is Token else Reasoning(text, at_ms)
+def _joined(entries: list[Entry]) -> Token | Reasoning:
+    texts = [entry.event for entry in entries if isinstance(entry.event, _TEXTS)]
+    at_ms = next((event.at_ms for event in texts if event.at_ms is not None), None)
+    return type(texts[0])("".join(event.text for event in texts), at_ms)

@@ -60,7 +60,8 @@ class EventStream(Response):
         scope["headers"] = []
         attended = self._record.key if asks(self._record) else None
         stream = _Stream(self._node, self._start, self._dialect, send, wire_of(scope), self.raw_headers)
-        return stream.run(self._node.reader(self._record.key), attended, scope, receive, made_here=self._made_here)
+        reader = self._node.reader(self._record.key, together=self._dialect.joins)
+        return stream.run(reader, attended, scope, receive, made_here=self._made_here)
 
 
 class _Stream:
@@ -96,12 +97,16 @@ class _Stream:
                 whole = await self._write(reader, begin=made_here)
         gone = departure.client_gone and not whole
         metrics.STREAM_ENDS.labels("whole" if whole else "left" if gone else "cut").inc()
-        if whole:
-            await self._say(b"", more=False)
-        elif not gone and self._begun and self._dialect.reconnects and self._node.leaving.done():
-            await self._say(sse.retry(random.randint(200, 2000)), more=False)
-        elif not gone:
-            await abort(scope, receive)
+        leaves = self._begun and self._dialect.reconnects and self._node.leaving.done()
+        if gone:
+            return
+        try:
+            if whole or leaves:
+                await self._say(b"" if whole else sse.retry(random.randint(200, 2000)), more=False)
+                return
+        except TimeoutError:
+            log.info("a reader is cut: it did not take the end")
+        await abort(scope, receive)
 
     async def _write(self, reader: Reader, *, begin: bool) -> bool:
         """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""

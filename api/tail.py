@@ -45,7 +45,7 @@ class Tail:
         """The id that the ring's first entry follows; None until the log was looked at."""
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """True once the subscription is confirmed: what is read from then on misses nothing. False: given up."""
-        self.pages: dict[EventId, asyncio.Future[SharedPage | None]] = {}
+        self.pages: dict[tuple[EventId, bool], asyncio.Future[SharedPage | None]] = {}
         """Pages that are being read, by the cursor that they follow (api/reader.py)."""
         self._ring: deque[Entry] = deque()
         self._ring_events = ring_events

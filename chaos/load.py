@@ -40,7 +40,6 @@ class Load:
         self.readers: set[Reader | ClientReader] = set()
         self.judged: dict[str, list[tuple[str, str | None]]] = {}
         """Job → id and text of each event, as a reader got them who asked for the entries themselves."""
-        """Finished jobs, and how many entries their logs have."""
         self.ends: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.events: Counter[str] = Counter()

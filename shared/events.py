@@ -203,6 +203,11 @@ def size(entry: Entry) -> int:
     return len(entry.event.texts) if isinstance(entry.event, Texts) else 1
 
 
+def length(entry: Entry) -> int:
+    """How many characters of text an entry holds that stands for several events; 0 for any other."""
+    return sum(map(len, entry.event.texts)) if isinstance(entry.event, Texts) else 0
+
+
 def apart(entries: list[Entry]) -> list[Entry]:
     """The same with each event by itself."""
     single: list[Entry] = []

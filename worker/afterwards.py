@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from shared.errors import StorageError
+from shared.errors import TailraceError
 
 log = logging.getLogger(__name__)
 
@@ -39,5 +39,7 @@ class Afterwards(Generic[T]):
         added, self._added = self._added, []
         try:
             await self._act(*added)
-        except StorageError as error:
+        except TailraceError as error:
             log.debug("%d left to others: %s", len(added), error.code)
+        except Exception:
+            log.exception("%d left to others", len(added))

@@ -34,7 +34,9 @@ class Marks:
     def cut(self, start: int, end: int) -> tuple[int, Upstream | Literal["", "-"]]:
         """Where a batch that begins at `start` and may go up to `end` has to end, and what to note with it."""
         at = bisect_right(self._places, end) - 1
-        if at < 0 or self._places[at] < start or (self._places[at] == start < end):
+        if at < 0 or self._places[at] < start:
+            return end, ""
+        if self._places[at] == start < end and not (self.due and at == len(self._places) - 1):
             return end, ""
         return self._places[at], self._upstreams[at] or "-"
 

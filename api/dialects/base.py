@@ -14,6 +14,8 @@ class Dialect(Protocol):
     """
 
     shared: str | None
+    joins: bool
+    """Whether it joins neighbours of one type: then they may come to it together (Texts)."""
     retracts: bool
     reconnects: bool
     finished: bool

@@ -18,6 +18,7 @@ class Chat:
     """`/chat/stream` and `/anthropic/stream`: {"token", "done"}."""
 
     shared: str | None = None
+    joins = False
     retracts = False
     reconnects = False
 

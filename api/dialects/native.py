@@ -13,6 +13,7 @@ class Native:
 
     def __init__(self, *, exact: bool = False) -> None:
         self._exact = exact
+        self.joins = not exact
         self.shared: str | None = "native-exact" if exact else "native"
 
     def write(self, entries: list[Entry]) -> bytes:

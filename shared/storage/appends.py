@@ -6,6 +6,7 @@ for this process and for the server (decision 0021).
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,8 +20,11 @@ from shared.storage.keys import JobKeys
 from shared.storage.script_line import ScriptCall, ScriptLine, told
 from shared.storage.scripts import APPEND
 
+log = logging.getLogger(__name__)
+
 MAX_JOBS = 64
 MAX_EVENTS = 256
+MAX_CHARS = 262_144
 """What one call takes, but for a batch that is larger by itself: the server does nothing else meanwhile, for 1 to 3
 ms."""
 
@@ -47,6 +51,14 @@ class Batch(NamedTuple):
     upstream: Upstream | Literal["", "-"] = ""
 
 
+class _Packed(NamedTuple):
+    """A batch whose events are written out, as fields and values."""
+
+    batch: Batch
+    events: list[str]
+    chars: int
+
+
 class Appending(Protocol):
     """Whoever owns a job's epoch, and has events for its log now and then. Neither method may raise."""
 
@@ -63,7 +75,7 @@ class Appends:
     def __init__(self, line: ScriptLine) -> None:
         self._line = line
         self._asking: list[Appending] = []
-        self._under_way: list[tuple[Appending, Batch]] = []
+        self._under_way: list[tuple[Appending, _Packed]] = []
         self._wanted = asyncio.Event()
         self._apart = False
 
@@ -88,14 +100,18 @@ class Appends:
 
     async def _serve(self) -> None:
         asking, self._asking = self._asking, []
-        batches = ((source, source.next_batch()) for source in asking)
-        self._under_way = [(source, batch) for source, batch in batches if batch is not None]
-        answers = await self._append([batch for _, batch in self._under_way])
+        packed = ((source, _packed(source)) for source in asking)
+        self._under_way = [(source, batch) for source, batch in packed if batch is not None]
+        try:
+            answers = await self._append([batch for _, batch in self._under_way])
+        except Exception as error:
+            log.exception("appends")  # the server answered something that no script says; the process lives
+            answers = [as_storage_error(error)] * len(self._under_way)
         answered, self._under_way = self._under_way, []
         for (source, _), answer in zip(answered, answers, strict=True):
             source.answered(answer)
 
-    async def _append(self, batches: list[Batch]) -> list[Appended | TailraceError]:
+    async def _append(self, batches: list[_Packed]) -> list[Appended | TailraceError]:
         calls = list(_joined(batches, 1 if self._apart else MAX_JOBS))
         answers: list[Appended | TailraceError] = []
         for call, answer in zip(calls, await self._line.run([_call(call) for call in calls]), strict=True):
@@ -115,33 +131,50 @@ class Appends:
         return isinstance(answer, ResponseError) and isinstance(as_storage_error(answer), RecordError)
 
 
-def _joined(batches: list[Batch], most: int) -> Iterator[list[Batch]]:
+def _packed(source: Appending) -> _Packed | None:
+    """The next batch of `source`; None where it has none, or cannot write it: then it is told so, and nobody else."""
+    batch = source.next_batch()
+    if batch is None:
+        return None
+    events: list[str] = []
+    try:
+        for event in batch.events:
+            events += encode(event)
+    except Exception:
+        log.exception("%s: an event cannot be written", batch.keys.log)
+        source.answered(TailraceError("internal"))
+        return None
+    return _Packed(batch, events, sum(map(len, events)))
+
+
+def _joined(batches: list[_Packed], most: int) -> Iterator[list[_Packed]]:
     """The batches in order, call by call."""
-    call: list[Batch] = []
-    events = 0
-    for batch in batches:
-        if call and (len(call) == most or events + len(batch.events) > MAX_EVENTS):
+    call: list[_Packed] = []
+    events = chars = 0
+    for one in batches:
+        count = len(one.batch.events)
+        if call and (len(call) == most or events + count > MAX_EVENTS or chars + one.chars > MAX_CHARS):
             yield call
-            call, events = [], 0
-        call.append(batch)
-        events += len(batch.events)
+            call, events, chars = [], 0, 0
+        call.append(one)
+        events += count
+        chars += one.chars
     if call:
         yield call
 
 
-def _call(batches: list[Batch]) -> ScriptCall:
+def _call(batches: list[_Packed]) -> ScriptCall:
     keys: list[str] = []
     args: list[str | int] = []
-    for batch in batches:
+    for batch, events, _ in batches:
         keys += batch.keys[:2]
         ttft_ms: int | str = "" if batch.ttft_ms is None else batch.ttft_ms
         args += (batch.epoch, batch.first_seq, len(batch.events), ttft_ms, str(batch.upstream))
-        for event in batch.events:
-            args += encode(event)
+        args += events
     return ScriptCall(APPEND, keys, args)
 
 
-def _answers(batches: list[Batch], answer: Any) -> list[Appended | TailraceError]:
+def _answers(batches: list[_Packed], answer: Any) -> list[Appended | TailraceError]:
     answer = told(answer)
     if isinstance(answer, TailraceError):
         return [answer] * len(batches)

@@ -4,6 +4,7 @@ A finished log never changes. Its compact form grows beside it and takes its pla
 whether the log still is what was read. Death in between leaves the log as it was, and a form that expires.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -12,12 +13,21 @@ from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.keys import compact_form, job_keys
 from shared.storage.log import EventLog
-from shared.storage.merged import Row, is_compact, merge
+from shared.storage.merged import RawEntries, Row, is_compact, merge
 
 PART = 512
 """Entries that are read and merged at once: about a millisecond of the worker's."""
 
 Verdict = Literal["OK", "LEFT", "CHANGED", "OPEN", "GONE"]
+
+
+_AT_ONCE_CHARS = 65_536
+"""What is packed in the loop; more of it would stop all jobs for milliseconds, and goes to a thread."""
+
+
+async def _merged(part: RawEntries) -> list[Row]:
+    chars = sum(len(next(iter(fields.values())) if isinstance(fields, dict) else fields[1]) for _, fields in part)
+    return merge(part) if chars <= _AT_ONCE_CHARS else await asyncio.to_thread(merge, part)
 
 
 class LogCompaction:
@@ -42,7 +52,7 @@ class LogCompaction:
         while True:
             length, last = length + len(part), part[-1][0]
             more = await self._log.read_raw(job, f"({last}", PART) if len(part) == PART else []
-            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], merge(part))
+            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], await _merged(part))
             if verdict != "OK" or not more:
                 return verdict
             form_ends, part = last, more

@@ -18,8 +18,9 @@ ERASE_MS = 2_000
 """A deleted job's content stays this long, so that attached readers still get their terminal event."""
 OPS_MS = 60_000
 """How long an operation token is remembered after the job's end; retries come within seconds."""
-COMPACT_FORM_MS = 10_000
-"""How long a log's unfinished compact form stays after its last part: its worker has died, another begins anew."""
+COMPACT_FORM_MS = ERASE_MS
+"""How long a log's unfinished compact form stays after its last part, where its worker has died: not longer than a
+deleted log itself."""
 IDEMPOTENCY_MS = DAY_MS
 
 PERMANENT = frozenset({"tailrace:open", "tailrace:queue"})

@@ -8,7 +8,7 @@ A finished log may hold many events in one entry of the store (shared/storage/me
 import sys
 from dataclasses import dataclass
 
-from shared.events import START, TERMINAL, Entry, EventId, decode, size
+from shared.events import START, TERMINAL, Entry, EventId, decode, length, size
 from shared.jobs import JobKey
 from shared.storage import merged
 from shared.storage.connect import Redis, readable, sound, storage_errors
@@ -20,6 +20,8 @@ PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
 MOST_MERGED = 8
 """So many times the entries asked for may be in a page of merged ones, which cost less each than their round trip."""
+MOST_TOGETHER_CHARS = 262_144
+"""Of texts that stay together in a page: a few milliseconds of the loop's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,12 @@ class Page:
     """The cursor is the terminal event: nothing follows it."""
 
 
-def read_page(cursor: EventId, raw: RawEntries, count: int, *, together: bool = False) -> Page:
-    """Judge what XRANGE gave for `cursor` (itself included, unless it is the start). `together`: see `read_after`."""
-    entries, all_of_them = _from(cursor, raw, MOST_MERGED * count, together=together)
+def read_page(cursor: EventId, raw: RawEntries, count: int, most: int | None = None, *, together: bool = False) -> Page:
+    """Judge what XRANGE gave for `cursor` (itself included, unless it is the start), asked for `count` entries.
+
+    `most`: about how many events to take of them; None: MOST_MERGED × `count`. `together`: see `read_after`.
+    """
+    entries, all_of_them = _from(cursor, raw, MOST_MERGED * count if most is None else most, together=together)
     full = len(raw) >= count or not all_of_them
     if cursor == START:
         whole = _without_hole(cursor, entries)
@@ -56,10 +61,11 @@ def _from(cursor: EventId, raw: RawEntries, most: int, *, together: bool = False
     """
     whole = merged.together if together else merged.expand
     entries: list[Entry] = []
+    chars = 0
     for entry_id, fields in raw:
-        if len(entries) >= most:
+        if len(entries) >= most or chars >= MOST_TOGETHER_CHARS:
             return entries, False
-        field, value = next(iter(fields.items())) if isinstance(fields, dict) else fields
+        field, value = next(iter(fields.items())) if isinstance(fields, dict) else fields[:2]
         epoch, _, seq = entry_id.partition("-")  # the store's own: two whole numbers of 64 bits
         last = EventId(int(epoch), int(seq))
         if field[:1] not in merged.MERGED:
@@ -67,6 +73,7 @@ def _from(cursor: EventId, raw: RawEntries, most: int, *, together: bool = False
             continue
         if entries or cursor == START:
             entries += whole(last, field, value)
+            chars += length(entries[-1])
         else:
             entries += [entry for entry in merged.expand(last, field, value) if entry.id >= cursor]
     return entries, True
@@ -111,8 +118,10 @@ class EventLog:
                 ]
             )
             pages = [readable(answer) for answer in answers]
+        # All of them are judged in one turn of the loop, and merged entries hold many events each.
+        most = max(count + 1, MOST_MERGED * (count + 1) // max(1, len(wanted)))
         return [
-            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1, together=together)
+            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1, most, together=together)
             for (_, cursor), raw in zip(wanted, pages, strict=True)
         ]
 
@@ -121,7 +130,9 @@ class EventLog:
         entries: list[Entry] = []
         after = "-"
         while raw := await self.read_raw(job, after, PAGE):
-            entries += all_entries(raw)
+            seen = entries[-1].id if entries else START
+            # Rewritten since the page before, its next entry may hold what was seen already.
+            entries += [entry for entry in all_entries(raw) if entry.id > seen]
             if len(raw) < PAGE:
                 break
             after = f"({raw[-1][0]}"

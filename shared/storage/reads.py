@@ -66,6 +66,7 @@ class Joined:
                 while self._pending:
                     calls, self._pending = self._pending[:AT_ONCE], self._pending[AT_ONCE:]
                     await self._serve(calls)
+                    calls = []  # with their answers
         finally:
             for _, future in (*calls, *self._pending):
                 future.cancel()

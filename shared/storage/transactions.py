@@ -38,7 +38,13 @@ class Transactions:
     def __init__(self, redis: Redis) -> None:
         self._line = OwnLine(redis)
         self._pending: list[_Transaction] = []
+        self._taken: list[_Transaction] = []
         self._wanted = asyncio.Event()
+
+    @property
+    def under_way(self) -> int:
+        """How many wait, or are being carried out."""
+        return len(self._pending) + len(self._taken)
 
     async def carry_out(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to `commands`, each of which has to be one that can be carried out twice. An error may stand in
@@ -53,16 +59,16 @@ class Transactions:
 
     async def run(self) -> None:
         """Serve transactions until cancelled; one that is still waiting then is cancelled too."""
-        taken: list[_Transaction] = []
         try:
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
                 while self._pending:
-                    taken, self._pending = self._pending[:MOST_AT_ONCE], self._pending[MOST_AT_ONCE:]
-                    await self._serve(taken)
+                    self._taken, self._pending = self._pending[:MOST_AT_ONCE], self._pending[MOST_AT_ONCE:]
+                    await self._serve(self._taken)
+                    self._taken = []  # with their prompts
         finally:
-            for transaction in (*taken, *self._pending):
+            for transaction in (*self._taken, *self._pending):
                 transaction.future.cancel()
             await self._line.aclose()
 

@@ -189,7 +189,7 @@ async def test_silence_is_told_while_the_store_is_away(
 ) -> None:
     job, _ = await running_job(stores)
 
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise StorageError("storage_unavailable")
 
     monkeypatch.setattr(EventLog, "read_after", away)

@@ -97,12 +97,12 @@ async def test_many_who_replay_at_once_take_turns(stores: Stores, node: Node, mo
     under_way, most = 0, 0
     read_after = stores.log.read_after
 
-    async def counted(*asked: Any) -> Page:
+    async def counted(*asked: Any, **more: Any) -> Page:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         try:
-            return await read_after(*asked)
+            return await read_after(*asked, **more)
         finally:
             under_way -= 1
 

@@ -37,7 +37,9 @@ async def test_a_waiting_reader_holds_neither_the_prompt_nor_the_headers_of_its_
     said: list[Any] = []
     attendance = Attendance(cast("JobStore", None))
     settings, leaving = Settings(), Leaving(0.0)
-    node = SimpleNamespace(settings=settings, attendance=attendance, leaving=leaving, reader=lambda _: Silent())
+    node = SimpleNamespace(
+        settings=settings, attendance=attendance, leaving=leaving, reader=lambda _, together: Silent()
+    )
     scope: dict[str, Any] = {"type": "http", "headers": [(b"cookie", b"c" * 4000)]}
 
     async def send(message: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import ProviderError
+from shared.events import clean_text
 from shared.jobs import Upstream
 from worker.providers import failures, wire
 from worker.providers.base import Call, Finish, FinishReason, Piece, UpstreamLostError, Usage
@@ -105,7 +106,7 @@ class _Answer:
             return
         event = wire.decode(data, _decoder)
         if event.response is not None and not self._id and len(event.response.id or "") <= _LONGEST_ID:
-            self._id = event.response.id or ""
+            self._id = clean_text(event.response.id or "")
         # All of an event's pieces at once: an error among them must not leave some shown and not covered.
         pieces = list(self._read(event))
         place = event.sequence_number
