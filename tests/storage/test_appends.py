@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ClusterCrossSlotError
 
-from shared.errors import RecordError, StorageError
-from shared.events import Event, Token
+from shared.errors import RecordError, StorageError, TailraceError
+from shared.events import Event, Token, ToolCall
 from shared.jobs import JobKey
-from shared.storage.appends import MAX_EVENTS, MAX_JOBS, Appended, Appends
+from shared.storage.appends import MAX_CHARS, MAX_EVENTS, MAX_JOBS, Appended, Appends
 from shared.storage.jobs import Claimed
 from shared.storage.keys import job_keys
 from shared.storage.script_line import ScriptCall, ScriptLine
@@ -147,3 +147,24 @@ async def test_what_is_under_way_when_a_process_ends_is_told_so(stores: Stores) 
     for told in (first, second):
         with pytest.raises(StorageError):
             await told
+
+
+async def test_an_event_that_cannot_be_written_is_its_own_jobs_trouble(stores: Stores, line: Line) -> None:
+    jobs = await _running(stores, 3)
+    (broken, its), *others = jobs
+    bad = stores.jobs.append(broken, its.epoch, its.seq + 1, [ToolCall(0, "\ud800", "n", "{}")])
+    async with asyncio.timeout(GUARD_S):
+        refused, *answers = await asyncio.gather(bad, _append(stores, others), return_exceptions=True)
+    assert isinstance(refused, TailraceError)
+    assert refused.code == "internal"
+    assert answers == [[Appended("OK", 3)] * 2]
+    assert await _append(stores, jobs[:1]) == [Appended("OK", 3)]
+
+
+async def test_a_call_has_so_much_text_at_most(stores: Stores, line: Line) -> None:
+    jobs = await _running(stores, 3)
+    texts = ["x" * (MAX_CHARS // 2)]
+    appends = (stores.jobs.append(job, claimed.epoch, 3, list(map(Token, texts))) for job, claimed in jobs)
+    async with asyncio.timeout(GUARD_S):
+        assert await asyncio.gather(*appends) == [Appended("OK", 3)] * 3
+    assert line.calls == [1, 1, 1]

@@ -149,3 +149,19 @@ async def test_an_end_is_taken_off_the_index_although_memory_is_full(stores: Sto
     finally:
         await stores.redis.config_set("maxmemory", 0)
     assert await stores.control.open_count() == 0
+
+
+async def test_a_full_store_is_made_room_in(stores: Stores) -> None:
+    if isinstance(stores.redis, fakeredis.FakeAsyncRedis):
+        pytest.skip("fakeredis is never full")
+    job = await closed(stores, 200)
+    await stores.redis.config_set("maxmemory", 1)
+    try:
+        async with running(compactor(stores).run()):
+            await until(lambda: _is_compact(stores, job))
+    finally:
+        await stores.redis.config_set("maxmemory", 0)
+
+
+async def _is_compact(stores: Stores, job: JobKey) -> bool:
+    return await length(stores, job) == 4

@@ -25,7 +25,7 @@ from shared.storage.keys import OPEN, WAKE, job_keys, jobs_of
 from shared.storage.transactions import RefusedError, Transactions
 from tests.storage import acts
 from tests.support.cutter import Cutter, cut_wire
-from tests.support.loops import running
+from tests.support.loops import end, running, until
 from tests.support.stores import ValkeyProcess, keys_without_end
 
 
@@ -297,3 +297,13 @@ def test_what_was_seen_before_an_error_is_worth_nothing() -> None:
     room.seen(0, 0.0)
     room.doubt()
     assert not room.take(0.1)
+
+
+async def test_a_look_counts_what_still_waits_for_the_store(making: Making) -> None:
+    slow, known = Transactions(making.redis), making.maker
+    maker = Maker(known._settings, making.store, making.control, known._queue, known._batcher, slow)
+    posts = [asyncio.create_task(maker.make(_creation())) for _ in range(40)]
+    await until(lambda: slow.under_way == 40)
+    assert maker._seen(599)
+    assert not maker._seen(600)
+    await end(*posts)

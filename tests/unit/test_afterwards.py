@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.errors import StorageError
+from shared.errors import RecordError, StorageError
 from tests.support.loops import GUARD_S, until
 from worker.afterwards import Afterwards
 
@@ -46,6 +46,21 @@ async def test_a_store_that_is_away_ends_nothing_but_the_tidying() -> None:
 
     async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as group:
         later = Afterwards[str](group, away)
+        later.add("a")
+        await until(lambda: asked == ["a"])
+        later.add("b")
+    assert asked == ["a", "b"]
+
+
+async def test_what_nobody_expects_ends_nothing_but_the_tidying_either() -> None:
+    asked: list[str] = []
+
+    async def broken(*names: str) -> None:
+        asked.extend(names)
+        raise RecordError if len(asked) == 1 else ValueError
+
+    async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as group:
+        later = Afterwards[str](group, broken)
         later.add("a")
         await until(lambda: asked == ["a"])
         later.add("b")

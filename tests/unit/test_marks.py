@@ -59,3 +59,13 @@ def test_what_is_noted_always_covers_exactly_what_is_in_the_log(
         if isinstance(upstream, Upstream):
             assert places[end] == upstream.position
         acked = data.draw(st.sampled_from([end, end, acked]))  # a lost reply: the same again
+
+
+def test_a_loss_that_events_have_passed_is_noted_before_them() -> None:
+    marks = Marks()
+    marks.set(2, A)
+    marks.noted(A)
+    marks.set(2, None)
+    assert marks.cut(2, 5) == (2, "-")
+    marks.noted("-")
+    assert marks.cut(2, 5) == (5, "")

@@ -140,3 +140,8 @@ def test_a_merged_entry_that_cannot_be_read_leaves_a_hole_and_breaks_nothing(let
     assert read_page(EventId(7, 4), raw, 9).held is False
     assert read_page(EventId(7, 6), raw[1:], 9).held is False
     assert read_page(EventId(7, 9), raw[1:], 9).held is True
+
+
+def test_an_entry_with_more_than_one_field_is_somebodys_hand_and_breaks_nothing() -> None:
+    page = read_page(START, [("0-1", ["q", "{}"]), ("7-2", ["t", "a", "u", "b"])], 9)
+    assert page.entries[1] == Entry(EventId(7, 2), Token("a"))
