@@ -1,5 +1,6 @@
 """Compact logs: nobody who reads one can tell that it was rewritten, and whoever dies at it has changed nothing."""
 
+import asyncio
 from collections.abc import Callable
 from itertools import product
 
@@ -381,7 +382,7 @@ async def test_pieces_that_are_long_are_packed_beside_the_loop(stores: Stores, m
         threads.append(work)
         return work(*given)
 
-    monkeypatch.setattr(compaction.asyncio, "to_thread", beside)
+    monkeypatch.setattr(asyncio, "to_thread", beside)
     job = await create(stores)
     epoch = (await claim(stores, job)).epoch
     assert (await stores.jobs.append(job, epoch, 3, [Token("x" * 4096) for _ in range(20)])).verdict == "OK"
