@@ -1,4 +1,4 @@
-"""Compact logs at their edges: a reading across a rewrite, a store that refuses half of it, long pieces, many at once."""
+"""Compact logs at their edges: a reading across a rewrite, a store that refuses half of it, long pieces, many logs."""
 
 import asyncio
 from collections.abc import Callable
