@@ -50,12 +50,13 @@ class Lost:
 class Start:
     """Where a reader begins. `now`: a snapshot, then only what comes. `survivors`: likewise, from an empty cursor on,
     where the log holds text that a reset took back, for dialects that cannot retract it. `new`: of a log that was made
-    a moment ago."""
+    a moment ago. `whole`: of one that has ended."""
 
     cursor: EventId = START
     now: bool = False
     survivors: bool = False
     new: bool = False
+    whole: bool = False
 
     @property
     def word(self) -> str:
@@ -134,6 +135,26 @@ class Reader:
         self._tails = tails
         self._repair_wait_s = repair_wait_s
 
+    async def replay(self, cursor: EventId) -> AsyncGenerator[Run, None]:
+        """What follows `cursor` in a log that has ended, without being attached to it, for nothing comes.
+
+        It ends before the terminal event where the store is away, or shows something else than a log that goes on from
+        the cursor: what is to be done then, `follow` knows.
+        """
+        while True:
+            try:
+                entries, frames = await self._shared_page(cursor)
+            except StorageError:
+                return
+            if not entries:
+                return
+            last = entries[-1]
+            yield Run(entries, None, frames)
+            if isinstance(last.event, TERMINAL):
+                return
+            cursor = last.id
+            await asyncio.sleep(0)
+
     async def follow(
         self, start: Start, heartbeat_s: float, sink: Sink | None = None
     ) -> AsyncGenerator[Run | Lost | None, None]:
@@ -203,22 +224,22 @@ class Reader:
         run = tail.after(cursor)
         if run is not None:
             return Run(run, tail)
-        entries, frames = await self._shared_page(cursor, tail)
+        entries, frames = await self._shared_page(cursor)
         return Run(entries, None, frames) if entries is not None else await self._resync(cursor, tail)
 
-    async def _shared_page(self, cursor: EventId, tail: Tail) -> SharedPage:
+    async def _shared_page(self, cursor: EventId) -> SharedPage:
         """A page read once for all who wait for it: they come back together when a node or a network was gone."""
-        place = (cursor, self._together)
-        while (reading := tail.pages.get(place)) is not None:
+        reads, place = self._tails.pages, (self._job, cursor, self._together)
+        while (reading := reads.get(place)) is not None:
             page = await asyncio.shield(reading)
             if page is not None:
                 return page  # else whoever read it has left, and the next in line reads
-        reading = tail.pages[place] = asyncio.get_running_loop().create_future()
+        reading = reads[place] = asyncio.get_running_loop().create_future()
         page = None
         try:
             page = await self._page(cursor), {}
         finally:
-            del tail.pages[place]
+            del reads[place]
             reading.set_result(page)
         return page
 

@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -24,7 +25,7 @@ from api.reader import Lost, Reader, Run, Start
 from api.sink import Sink
 from shared import metrics
 from shared.errors import StorageError
-from shared.events import size
+from shared.events import TERMINAL, size
 from shared.jobs import JobKey, JobRecord
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ class _Stream:
         try:
             if begin:
                 await self._begin()
+            if self._start.whole and await self._replay(reader):
+                return True
             sink = None if self._wire is None else Sink(self._dialect, self._wire)
             async with aclosing(reader.follow(self._start, self._node.settings.heartbeat_s, sink)) as steps:
                 async for step in steps:
@@ -126,6 +129,17 @@ class _Stream:
             log.info("a reader is cut: it took nothing for %.0f s", self._node.settings.write_timeout_s)
             return False
         return True
+
+    async def _replay(self, reader: Reader) -> bool:
+        """Write a log that has ended; whether that was all of it. If not, there is more to follow."""
+        async with aclosing(reader.replay(self._start.cursor)) as runs:
+            async for run in runs:
+                last = run.entries[-1]
+                await self._take(run)
+                self._start = replace(self._start, cursor=last.id)
+                if isinstance(last.event, TERMINAL) or self._dialect.finished:
+                    return True
+        return False
 
     async def _take(self, step: Run | Lost | None) -> None:
         if not self._begun:

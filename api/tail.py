@@ -45,8 +45,6 @@ class Tail:
         """The id that the ring's first entry follows; None until the log was looked at."""
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """True once the subscription is confirmed: what is read from then on misses nothing. False: given up."""
-        self.pages: dict[tuple[EventId, bool], asyncio.Future[SharedPage | None]] = {}
-        """Pages that are being read, by the cursor that they follow (api/reader.py)."""
         self._ring: deque[Entry] = deque()
         self._ring_events = ring_events
         self._waiters: list[asyncio.Future[None]] = []
@@ -156,6 +154,8 @@ class Tails:
         self._dirty: set[Tail] = set()
         self._wanted = asyncio.Event()
         self._tick_due = False
+        self.pages: dict[tuple[JobKey, EventId, bool], asyncio.Future[SharedPage | None]] = {}
+        """Pages that are being read, by the cursor that they follow (api/reader.py)."""
         self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
         """Held by a reader while it reads a page of its own."""
 

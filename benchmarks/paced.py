@@ -16,7 +16,7 @@ EDGE_S = 0.5
 LATE_S = 3.0
 """How long after its last token was due a baseline is cut off: what it still owed then is a figure of it."""
 PATIENCE_S = 15.0
-"""The same for ours, in a full run with twice its length on top: a stream that never ends is a fault, a late one is not."""
+"""The same for ours, in a full run with twice its length on top: what never ends is a fault, what is late is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What several routes need: the job a path names, the cursor a request carries, the stream that answers both."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
@@ -62,6 +63,8 @@ async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect)
     try:
         if record.ended and await _nothing_follows(node, record, start):
             return Response(status_code=204)
+        if record.ended and not start.now:
+            start = replace(start, whole=True)
         if not dialect.retracts:
             start = await _for_dialect_without_retraction(node, record, start, dialect)
     except StorageError:

@@ -20,7 +20,7 @@ PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
 MOST_MERGED = 8
 """So many times the entries asked for may be in a page of merged ones, which cost less each than their round trip."""
-MOST_TOGETHER_CHARS = 262_144
+MOST_TOGETHER_CHARS = 524_288
 """Of texts that stay together in a page: a few milliseconds of the loop's."""
 
 
