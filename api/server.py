@@ -35,7 +35,9 @@ class HttpProtocol(HttpToolsProtocol):
     """Puts into each request's scope the means to break its connection off, and itself, to be written to (Wire)."""
 
     _tell_lost: Callable[[], None] | None = None
-    _running: RequestResponseCycle | None = None
+    _answering: RequestResponseCycle | None = None
+    """The request that is being answered, where others were sent ahead behind it. Not set for every connection: one
+    more name in an object of so many costs it a table of its own, 1.4 KB a reader."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has come."""
@@ -51,7 +53,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
+        before = self.cycle
         super().on_headers_complete()
+        if len(self.pipeline) == 1:
+            self._answering = before
         self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
 
     def on_message_complete(self) -> None:
@@ -80,15 +85,16 @@ class HttpProtocol(HttpToolsProtocol):
                 tell()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
+        if self._answering is not None:
+            self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. uvicorn tells the newest request; the one that is being answered may be another."""
-        running = self._running
-        if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
         super().connection_lost(exc)
         if self._tell_lost is not None:
             self._tell_lost()
