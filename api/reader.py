@@ -13,13 +13,17 @@ from api.sink import Sink
 from api.tail import SharedPage, Tail, Tails
 from shared import metrics
 from shared.errors import StorageError, TailraceError
-from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset
+from shared.events import START, TERMINAL, Entry, EventId, Failed, Reset, length
 from shared.jobs import JobKey
 from shared.storage.jobs import JobStore
 from shared.storage.log import EventLog
 from shared.transcript import fold
 
 REPAIR_LOOK_S = 0.25
+PAGES_KEPT = 64
+PAGE_KEPT_S = 1.0
+"""So many small pages of finished logs, for so long: who was cut off with others comes back within a second of them."""
+_SMALL_ENTRIES, _SMALL_CHARS = 128, 32_768
 
 
 @dataclass(slots=True)
@@ -112,6 +116,13 @@ async def _wait(tail: Tail, version: int, cursor: EventId, silence: _Silence, si
     return sink.cursor
 
 
+def _is_small(entries: list[Entry] | None) -> bool:
+    """Whether these may be kept for who comes next: some tens of KB."""
+    if not entries:
+        return False
+    return len(entries) <= _SMALL_ENTRIES and sum(map(length, entries)) <= _SMALL_CHARS
+
+
 class Reader:
     """Follows one job."""
 
@@ -143,7 +154,7 @@ class Reader:
         """
         while True:
             try:
-                entries, frames = await self._shared_page(cursor)
+                entries, frames = await self._shared_page(cursor, finished=True)
             except StorageError:
                 return
             if not entries:
@@ -227,8 +238,11 @@ class Reader:
         entries, frames = await self._shared_page(cursor)
         return Run(entries, None, frames) if entries is not None else await self._resync(cursor, tail)
 
-    async def _shared_page(self, cursor: EventId) -> SharedPage:
-        """A page read once for all who wait for it: they come back together when a node or a network was gone."""
+    async def _shared_page(self, cursor: EventId, *, finished: bool = False) -> SharedPage:
+        """A page read once for all who wait for it: they come back together when a node or a network was gone.
+
+        One of a log that has `finished` is the same a moment later, and is kept so long if it is small.
+        """
         reads, place = self._tails.pages, (self._job, cursor, self._together)
         while (reading := reads.get(place)) is not None:
             page = await asyncio.shield(reading)
@@ -239,7 +253,10 @@ class Reader:
         try:
             page = await self._page(cursor), {}
         finally:
-            del reads[place]
+            if finished and page is not None and _is_small(page[0]) and len(reads) <= PAGES_KEPT:
+                asyncio.get_running_loop().call_later(PAGE_KEPT_S, reads.pop, place)
+            else:
+                del reads[place]
             reading.set_result(page)
         return page
 

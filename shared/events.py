@@ -204,8 +204,10 @@ def size(entry: Entry) -> int:
 
 
 def length(entry: Entry) -> int:
-    """How many characters of text an entry holds that stands for several events; 0 for any other."""
-    return sum(map(len, entry.event.texts)) if isinstance(entry.event, Texts) else 0
+    """How many characters of a model's text an entry holds."""
+    if isinstance(entry.event, Texts):
+        return sum(map(len, entry.event.texts))
+    return len(entry.event.text) if isinstance(entry.event, Token | Reasoning) else 0
 
 
 def apart(entries: list[Entry]) -> list[Entry]:

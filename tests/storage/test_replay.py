@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
+from api import reader as reader_module
 from shared.errors import StorageError
 from shared.events import START, Entry, EventId, apart
 from shared.jobs import JobKey
 from shared.storage.keys import job_keys
-from shared.storage.log import PAGE, EventLog
+from shared.storage.log import PAGE, EventLog, Page
 from tests.storage.conftest import Stores
 from tests.storage.reading import Node, finish, running_job, running_node
+from tests.support.loops import until
 
 
 @pytest.fixture
@@ -48,7 +51,32 @@ async def test_every_cursor_gets_the_rest_and_nothing_is_subscribed_to(
     for seq in (0, 1, 2, PAGE, PAGE + 1, 2 * PAGE, len(log) - 1):
         cursor = log[seq - 1].id if seq else START
         assert await _replayed(node, job, cursor) == log[seq:]
-    assert not node.tails.pages
+
+
+async def test_who_comes_a_moment_later_gets_the_same_page_and_nothing_is_kept_for_long(
+    stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "PAGE_KEPT_S", 0.05)
+    job, reads = await _ended(stores, 5), 0
+    log, read_after = await stores.log.read_all(job), stores.log.read_after
+
+    async def counted(*asked: Any, **more: Any) -> Page:
+        nonlocal reads
+        reads += 1
+        return await read_after(*asked, **more)
+
+    monkeypatch.setattr(stores.log, "read_after", counted)
+    assert [await _replayed(node, job), await _replayed(node, job)] == [log, log]
+    assert reads == 1
+    await until(lambda: not node.tails.pages)
+    assert await _replayed(node, job, log[3].id) == log[4:]
+    assert reads == 2
+
+
+async def test_a_large_page_is_not_kept(stores: Stores, node: Node) -> None:
+    job = await _ended(stores, PAGE)
+    assert len(await _replayed(node, job)) == PAGE + 3
+    assert len(node.tails.pages) == 1, "the last one alone is small"
 
 
 async def test_a_log_that_lost_its_end_is_replayed_as_far_as_it_goes(stores: Stores, node: Node) -> None:
