@@ -108,8 +108,9 @@ async def _aftermath(fleet: Fleet, load: Load, outcome: Outcome) -> None:
         if "Traceback" in process.log:
             add(process.name, [f"its log has {process.log.count('Traceback')} tracebacks"], [])
     for words in ("the log lost its tail", "the log lost our claim"):
-        # Its append-only file is written before an answer is given: killed or not, this store forgets nothing.
-        if fleet.said(words):
+        # Its append-only file is written before an answer is given, unless the disk is so slow that the file is still
+        # being synced: then a store that is killed forgets, and what was forgotten is appended again. No other does.
+        if fleet.said(words) and not outcome.bitten["store_kill"] and not outcome.bitten["all_killed"]:
             add("workers", [f"{fleet.said(words)} times a worker found that {words}"], [])
     outcome.fenced = fleet.said(": FENCED in epoch", workers_only=True)
     outcome.handed_over = fleet.said(": handed over", workers_only=True)
