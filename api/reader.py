@@ -293,7 +293,8 @@ class Reader:
             if longer or not leased or epoch != cursor.epoch or loop.time() >= until:
                 break
             await tail.changed(version, REPAIR_LOOK_S)
-        snapshot = await self._snapshot()
+        # Who has seen nothing is told nothing new by a snapshot: a log that came back just now has its first event.
+        snapshot = await self._snapshot() if cursor != START else None
         if snapshot is not None:
             metrics.SNAPSHOTS.inc()
             return Run([snapshot])

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from shared.errors import StorageError
 from shared.events import Cancelled, EventId, Token
 from shared.jobs import JobKey
 from shared.storage.keys import job_keys, notice_channel
-from shared.storage.log import EventLog
+from shared.storage.log import EventLog, Page
 from tests.storage import acts
 from tests.storage.conftest import Stores
 from tests.storage.reading import Node, Reading, finish, running_job, running_node
@@ -197,3 +198,21 @@ async def test_silence_is_told_while_the_store_is_away(
     async with asyncio.timeout(0.5), aclosing(node.reader(job).follow(Start(), 0.01)) as following:
         assert await anext(following) == Run([])
         assert await anext(following) is None
+
+
+async def test_a_log_that_comes_back_is_given_event_by_event_to_who_has_seen_nothing(
+    stores: Stores, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, read_after, looks = acts.new_job(), stores.log.read_after, itertools.count(1)
+
+    async def late(*asked: Any, **more: Any) -> Page:
+        page = await read_after(*asked, **more)
+        if next(looks) == 2:  # a POST is repeated between the reader's last look and what he is told
+            await acts.create(stores, job)
+        return page
+
+    monkeypatch.setattr(stores.log, "read_after", late)
+    reading = Reading(node, job)
+    await until(lambda: bool(reading.entries) or reading.task.done())
+    assert reading.entries == await stores.log.read_all(job)
+    await end(reading.task)
