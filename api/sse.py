@@ -75,8 +75,7 @@ def native_run(entries: list[Entry], *, exact: bool) -> bytes:
 def _whole(event: Event) -> Event:
     if not isinstance(event, Texts):
         return event
-    text = "".join(event.texts)
-    return Reasoning(text, event.at_ms) if event.reasoning else Token(text, event.at_ms)
+    return Reasoning(event.text, event.at_ms) if event.reasoning else Token(event.text, event.at_ms)
 
 
 def _joined(entries: list[Entry]) -> Token | Reasoning:

@@ -106,6 +106,7 @@ D, R, C, NCHAN = "direct", "resumable", "send_floor", "nchan"
 _BOUNDS = "docs/decisions/0022-what-bounds-the-figures.md"
 _TURNS = "three processes take turns, and the SDK's call is in one of them as it is in D"
 _CORES = "20,000 tok/s at this cost a token are three and more of the two cores"
+_COMPACT = "a finished log takes a sixth of the memory, and is unpacked for whoever replays it"
 
 TARGETS = (
     Target(
@@ -167,7 +168,15 @@ TARGETS = (
     Target("flood", "flood, 50 streams", "tokens_per_s", "tok/s", 12, D, sense="at least"),
     Target("fan_out", "one log → 1,000 readers, CPU an event", "window_cpu_us", "µs", 0.4, R),
     Target("fan_out", "one log → 1,000 readers, CPU an event, over the C floor", "window_cpu_us", "µs", 2.3, C),
-    Target("replay_10k", "replay of 10,000 tokens", "replay_10k_ms", "ms", 1.0, R),
+    Target(
+        "replay_10k",
+        "replay of 10,000 tokens",
+        "replay_10k_ms",
+        "ms",
+        1.0,
+        R,
+        exception=RecordedException(1.5, _COMPACT, _BOUNDS),
+    ),
     Target("replay_10k", "replay of 100,000 tokens", "replay_100k_ms", "ms", 1.5, R),
     Target(
         "resume_tail",

@@ -7,6 +7,7 @@ since the job's creation (`queued` carries the creation itself, ms since 1970); 
 
 import re
 from datetime import UTC, datetime
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
@@ -173,12 +174,13 @@ class Unknown(Event, frozen=True, omit_defaults=True):
 class Texts(Event, frozen=True, gc=False):
     """Neighbours of one text type and one epoch, as a reader may get them who is behind. In no log by this name.
 
-    The entry that holds it has the id of the last of them; `at_ms` is the first one's.
+    The entry that holds it has the id of the last of them; `at_ms` is the first one's. `lengths`: see `lengths_of`.
     """
 
     letter: ClassVar[str] = "+"
     type: ClassVar[str] = "texts"
-    texts: list[str]
+    text: str
+    lengths: str
     reasoning: bool = False
     at_ms: int | None = None
 
@@ -200,14 +202,12 @@ class Entry(NamedTuple):
 
 def size(entry: Entry) -> int:
     """How many events of the log an entry stands for."""
-    return len(entry.event.texts) if isinstance(entry.event, Texts) else 1
+    return len(entry.event.lengths) if isinstance(entry.event, Texts) else 1
 
 
 def length(entry: Entry) -> int:
     """How many characters of a model's text an entry holds."""
-    if isinstance(entry.event, Texts):
-        return sum(map(len, entry.event.texts))
-    return len(entry.event.text) if isinstance(entry.event, Token | Reasoning) else 0
+    return len(entry.event.text) if isinstance(entry.event, Token | Reasoning | Texts) else 0
 
 
 def apart(entries: list[Entry]) -> list[Entry]:
@@ -216,13 +216,36 @@ def apart(entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         if isinstance(entry.event, Texts):
             kind = Reasoning if entry.event.reasoning else Token
-            texts, (epoch, last) = entry.event.texts, entry.id
-            first = last - len(texts) + 1
-            single.append(Entry(EventId(epoch, first), kind(texts[0], entry.event.at_ms)))
-            single += [Entry(EventId(epoch, first + place), kind(text)) for place, text in enumerate(texts[1:], 1)]
+            at_ms, seq = entry.event.at_ms, entry.id.seq - len(entry.event.lengths)
+            for text in pieces(entry.event.text, entry.event.lengths):
+                seq += 1
+                single.append(Entry(EventId(entry.id.epoch, seq), kind(text, at_ms)))
+                at_ms = None
         else:
             single.append(entry)
     return single
+
+
+_NO_LENGTH = ord("0")
+
+
+def lengths_of(texts: list[str]) -> str:
+    """How many characters each text has, in one character each: `0` for none, `1` for one, and so on through Unicode.
+
+    A text is shorter than 55,000 characters: there the surrogates begin.
+    """
+    return "".join([chr(_NO_LENGTH + len(text)) for text in texts])
+
+
+def characters(lengths: str) -> int:
+    """What the lengths make together; below zero for what `lengths_of` never gives."""
+    return sum(map(ord, lengths)) - _NO_LENGTH * len(lengths) if not lengths or min(lengths) >= "0" else -1
+
+
+def pieces(text: str, lengths: str) -> list[str]:
+    """The texts again that `text` was made of."""
+    starts = accumulate([ord(mark) - _NO_LENGTH for mark in lengths], initial=0)
+    return [text[start:end] for start, end in pairwise(starts)]
 
 
 def letter_and_time(field: str) -> tuple[str, int | None]:

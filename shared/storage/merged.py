@@ -1,9 +1,10 @@
 """How a finished log's adjacent events of one type stand in one entry: `merge` makes such entries, `expand` undoes it.
 
 A merged entry has the id of the last event in it. Its field is that of the first in capitals (`T`, `R`, `C`,
-`T@<at_ms>`), so no event's letter may be one; its value is a JSON list of what the events' values were, deflated, in
-base64. The list counts the events, and their ids follow, for only neighbours of one epoch are merged.
-Deflated, the marks between the texts cost next to nothing; in base64, the store's replies stay plain text.
+`T@<at_ms>`), so no event's letter may be one; its value is what the events' values were, one behind the other, and how
+many characters each has (`lengths_of`), as JSON `[text, lengths]`, deflated, in base64. The lengths count the events,
+and their ids follow, for only neighbours of one epoch are merged. Most readers want the text as one, and get it without
+taking it apart; deflated, a length costs a few bits; in base64, the store's replies stay plain text.
 """
 
 import zlib
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.events import Entry, EventId, Texts, Unknown, decode, letter_and_time
+from shared.events import Entry, EventId, Texts, Unknown, characters, decode, lengths_of, letter_and_time, pieces
 
 MOST_EVENTS = 256
 """Events in an entry at most: what a reader pays for that comes back in the middle of one. More would save little."""
@@ -28,7 +29,7 @@ RawEntries = list[tuple[str, list[str] | dict[str, str]]]
 """What XRANGE gives: ids, and for each a field and its value, as a list or, from some clients, as a dict."""
 
 _RAW_DEFLATE = -zlib.MAX_WBITS
-_values = msgspec.json.Decoder(list[str]).decode
+_parts = msgspec.json.Decoder(tuple[str, str]).decode
 
 
 class Row(NamedTuple):
@@ -64,7 +65,7 @@ def _row(last: str, begins: str, values: list[str]) -> Row:
     if len(values) == 1:
         return Row(last, begins, values[0])
     packer = zlib.compressobj(wbits=_RAW_DEFLATE)
-    packed = packer.compress(msgspec.json.encode(values)) + packer.flush()
+    packed = packer.compress(msgspec.json.encode(("".join(values), lengths_of(values)))) + packer.flush()
     return Row(last, begins.upper(), b64encode(packed).decode())
 
 
@@ -75,9 +76,10 @@ def is_compact(raw: RawEntries) -> bool:
 
 def expand(last: EventId, field: str, value: str) -> list[Entry]:
     """The events of a merged entry, as they were appended; Unknown, with the last one's id, where it cannot be read."""
-    values = _values_of(value)
-    if not values:
+    text, lengths = _parts_of(value)
+    if not lengths:
         return [Entry(last, Unknown())]
+    values = pieces(text, lengths)
     letter, epoch = field[0].lower(), last.epoch
     first = last.seq - len(values) + 1
     entries = [Entry(EventId(epoch, seq), decode(letter, text)) for seq, text in enumerate(values, start=first)]
@@ -88,15 +90,16 @@ def expand(last: EventId, field: str, value: str) -> list[Entry]:
 
 def together(last: EventId, field: str, value: str) -> list[Entry]:
     """As `expand`, but texts stay in one entry (Texts)."""
-    values = _values_of(value) if field[0] in "TR" else []
-    if not values:
+    text, lengths = _parts_of(value) if field[0] in "TR" else ("", "")
+    if not lengths:
         return expand(last, field, value)
-    return [Entry(last, Texts(values, field[0] == "R", letter_and_time(field)[1]))]
+    return [Entry(last, Texts(text, lengths, field[0] == "R", letter_and_time(field)[1]))]
 
 
-def _values_of(value: str) -> list[str]:
-    """The values in a merged one; none where it is not sound."""
+def _parts_of(value: str) -> tuple[str, str]:
+    """The values in a merged one as one text, and their lengths; none where it is not sound."""
     try:
-        return _values(zlib.decompress(b64decode(value), _RAW_DEFLATE))
+        text, lengths = _parts(zlib.decompress(b64decode(value), _RAW_DEFLATE))
     except (ValueError, zlib.error):
-        return []
+        return "", ""
+    return (text, lengths) if characters(lengths) == len(text) else ("", "")

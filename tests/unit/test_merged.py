@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.events import START, Entry, EventId, Reasoning, Start, Token, ToolCall, Unknown, apart, encode, size
 from shared.storage.log import all_entries, read_page
-from shared.storage.merged import MERGED, MOST_CHARS, MOST_EVENTS, RawEntries, merge
+from shared.storage.merged import MERGED, MOST_CHARS, MOST_EVENTS, RawEntries, merge, together
 from tests.support.logs import TEXT, logs
 
 
@@ -40,9 +40,9 @@ def test_any_texts_become_one_entry_and_come_back(
     texts: list[str], kind: type[Token | Reasoning], at_ms: int | None
 ) -> None:
     log = [Entry(EventId(9, seq), kind(text, None if seq > 3 else at_ms)) for seq, text in enumerate(texts, start=3)]
-    raw = compact(raw_of(log))
-    assert len(raw) == 1
-    assert all_entries(raw) == log
+    ((last, (field, value)),) = compact(raw_of(log))
+    assert all_entries([(last, [field, value])]) == log
+    assert apart(together(EventId.parse(last), field, value)) == log
 
 
 @given(logs(), st.data())
@@ -68,10 +68,10 @@ def test_every_cursor_has_the_same_answer_before_and_after(log: list[Entry], dat
 def test_texts_that_stay_together_are_the_same_events(log: list[Entry], data: st.DataObject) -> None:
     cursor = data.draw(st.sampled_from([START, *(entry.id for entry in log), EventId(3, 3)]))
     behind = [row for row in compact(raw_of(log)) if EventId.parse(row[0]) >= cursor]
-    single, together = (read_page(cursor, behind, 1000, together=flag) for flag in (False, True))
-    assert apart(together.entries) == single.entries
-    assert (together.held, together.full, together.at_end) == (single.held, single.full, single.at_end)
-    assert sum(map(size, together.entries)) == len(single.entries)
+    single, joined = (read_page(cursor, behind, 1000, together=flag) for flag in (False, True))
+    assert apart(joined.entries) == single.entries
+    assert (joined.held, joined.full, joined.at_end) == (single.held, single.full, single.at_end)
+    assert sum(map(size, joined.entries)) == len(single.entries)
 
 
 def test_a_long_answer_is_read_in_few_entries() -> None:

@@ -80,11 +80,11 @@ def test_a_run_of_tokens_is_one_frame_with_the_last_id_and_the_first_time() -> N
 
 def test_texts_that_were_read_together_are_written_as_if_each_had_come_by_itself() -> None:
     log = [
-        Entry(EventId(5, 3), Texts(["a", "b"], at_ms=7)),
+        Entry(EventId(5, 3), Texts("ab", "11", at_ms=7)),
         Entry(EventId(5, 4), Token("c")),
-        Entry(EventId(5, 6), Texts(["d", "e"])),
-        Entry(EventId(5, 8), Texts(["f", "g"], reasoning=True, at_ms=9)),
-        Entry(EventId(6, 10), Texts(["h", "i"])),
+        Entry(EventId(5, 6), Texts("de", "11")),
+        Entry(EventId(5, 8), Texts("fg", "11", reasoning=True, at_ms=9)),
+        Entry(EventId(6, 10), Texts("hi", "11")),
     ]
     assert sse.native_run(log, exact=True) == sse.native_run(apart(log), exact=True)
     frames = SseReader().feed(sse.native_run(log, exact=False))
@@ -98,7 +98,7 @@ def test_texts_that_were_read_together_are_written_as_if_each_had_come_by_itself
 
 
 def test_no_frame_of_a_long_replay_is_longer_than_a_line_that_clients_read() -> None:
-    whole = Texts(["€" * (MOST_CHARS // MOST_EVENTS)] * MOST_EVENTS)
+    whole = Texts("€" * MOST_CHARS, chr(ord("0") + MOST_CHARS // MOST_EVENTS) * MOST_EVENTS)
     log = [Entry(EventId(5, 2 + MOST_EVENTS * number), whole) for number in range(1, 40)]
     lines = sse.native_run(log, exact=False).split(b"\n")
     assert max(map(len, lines)) < 65_536
