@@ -16,7 +16,8 @@ EDGE_S = 0.5
 LATE_S = 3.0
 """How long after its last token was due a baseline is cut off: what it still owed then is a figure of it."""
 PATIENCE_S = 15.0
-"""The same for ours, in a full run with twice its length on top: what never ends is a fault, what is late is not."""
+"""The same for ours, with the run's length once more on top (in a full run twice): what never ends is a fault, what is
+late is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def paced(bench: Bench, running: Running, pace: Pace) -> Run:
     """One request a stream where the system can: the POST's own answer."""
     from_s = pace.ramp_s + EDGE_S
     window = {"ramp_s": pace.ramp_s, "from_s": from_s, "to_s": from_s + pace.window_s}
-    again_s = 0.0 if bench.plan.quick else 2 * pace.due_s
+    again_s = (1 if bench.plan.quick else 2) * pace.due_s
     late_s = PATIENCE_S + again_s if running.name == OURS else LATE_S
     route = running.route(fake(pace.tokens, GAP_US), one_request=True)
     limit_s = pace.due_s + late_s

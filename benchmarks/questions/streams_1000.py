@@ -13,7 +13,7 @@ from benchmarks.samples import Sample
 
 QUESTION = "streams_1000"
 SYSTEMS = ("tailrace", "direct", "resumable", "naive", "nchan")
-QUICK = Pace(streams=1000, ramp_s=8, window_s=3)
+QUICK = Pace(streams=1000, ramp_s=7, window_s=2)
 FULL = Pace(streams=1000, ramp_s=10, window_s=6)
 QUICK_ROUNDS = 2
 """Half a minute each: a third would not fit into the five minutes."""
