@@ -28,7 +28,7 @@ TURN_S: dict[str, dict[str, float]] = {
 }
 """Question → system → seconds of a turn of a full run, restarts included; `*` stands for all others."""
 QUICK_S: dict[str, dict[str, float]] = {
-    "lag_100": {"tailrace": 6, "direct": 7.5},
+    "lag_100": {"tailrace": 5, "direct": 6.5},
     "streams_1000": {"tailrace": 31, "direct": 21},
     "flood": {"*": 6.5},
     "fan_out": {"tailrace": 7.5},

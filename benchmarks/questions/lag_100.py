@@ -9,7 +9,7 @@ from benchmarks.samples import Sample
 
 QUESTION = "lag_100"
 SYSTEMS = ("tailrace", "direct", "resumable", "naive", "fastapi-resumable", "nchan", "provider")
-QUICK = Pace(streams=100, ramp_s=1, window_s=3)
+QUICK = Pace(streams=100, ramp_s=1, window_s=2)
 FULL = Pace(streams=100, ramp_s=2, window_s=5)
 
 
