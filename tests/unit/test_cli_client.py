@@ -270,10 +270,17 @@ def test_the_command_starts_without_importing_what_only_some_commands_need() -> 
 # -- Ctrl-C
 
 
+# A shell has what it starts in the background ignore SIGINT, and so would all that this suite starts there.
+_HEEDING_SIGINT = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('cli.main', run_name='__main__')"
+)
+
+
 def interrupt(node: FakeNode, *args: str, when: bytes | None) -> tuple[int, str]:
     """Run the real command, interrupt it once a line with `when` is out (None: once the node was asked)."""
     env = {**os.environ, "TAILRACE_URL": node.url}
-    command = [sys.executable, "-m", "cli.main", *args]
+    command = [sys.executable, "-c", _HEEDING_SIGINT, *args]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
