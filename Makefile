@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench bench-quick capacity chaos drill clean
+.PHONY: help setup demo up test check format lock bench bench-quick capacity overload chaos drill clean
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -61,6 +61,9 @@ bench-quick: setup  ## the same against the direct path and the C floor alone (5
 
 capacity: setup  ## how many jobs and readers one machine carries, and what breaks first (10 minutes)
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)
+
+overload: setup  ## ten times more jobs than there is room for, beside answers that run (2 minutes)
+	@$(BIN)/python -m benchmarks.overload $(ARGS)
 
 chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
 	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)

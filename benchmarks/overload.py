@@ -1,0 +1,258 @@
+"""`python -m benchmarks.overload`: ten times more jobs than there is room for, a minute long, beside answers that run.
+
+Room is what the worker's slots can end: SLOTS jobs of JOB_S seconds each. Asked for is ten times as many a second, by
+clients who do not wait for each other, so that whoever is refused late shows. Three things must hold, and the program
+ends with 1 where one does not: every job that was accepted ends whole; every other POST is refused with 429 or 503
+within 50 ms; the answers that ran before the flood come no later than twice as late at p99 as without it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httptools
+
+from benchmarks import proc
+from benchmarks.machine import described
+from benchmarks.marks import put
+from benchmarks.processes import Tailrace
+from benchmarks.samples import percentiles_ms
+from benchmarks.table import markdown
+from benchmarks.tools import Load, Route, fake, fake_provider
+
+SLOTS, RUNNING = 60, 20
+"""Of the worker, and how many of them the answers have that run all the time."""
+PER_S, JOB_TOKENS = 20, 40
+JOB_S = JOB_TOKENS / PER_S
+ROOM_PER_S = (SLOTS - RUNNING) / JOB_S
+QUEUE = 4 * SLOTS
+"""Open jobs, beyond which a POST is refused: what waits longest waits for some seconds."""
+TIMES = 10
+ALONE_S, FLOOD_S, EDGE_S = 20.0, 60.0, 2.0
+REFUSED_MS, LATER = 50.0, 2.0
+END_S = 60.0
+"""For the accepted jobs to end after the flood."""
+CONNECTIONS = 64
+MARK = "make overload"
+
+
+@dataclass
+class Answers:
+    """What the flood's POSTs got. Times in ms, by clients that share a process."""
+
+    accepted: list[str] = field(default_factory=list)
+    accepted_ms: list[float] = field(default_factory=list)
+    refused_ms: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    without_hint: int = 0
+    """Refusals without Retry-After."""
+
+    def add(self, status: int, headers: dict[bytes, bytes], body: bytes, ms: float) -> None:
+        """One answer."""
+        self.statuses[status] += 1
+        if status == 202:
+            self.accepted.append(str(json.loads(body)["id"]))
+            self.accepted_ms.append(ms)
+        else:
+            self.refused_ms.append(ms)
+            self.without_hint += b"retry-after" not in headers
+
+
+class Client(asyncio.Protocol):
+    """One connection that asks, and is free again once it was answered."""
+
+    def __init__(self, free: "asyncio.Queue[Client]", answers: Answers) -> None:
+        self._free = free
+        self._answers = answers
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._free.put_nowait(self)
+
+    def ask(self, request: bytes) -> None:
+        """Send a request."""
+        self._asked_s = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of an answer."""
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        self._headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """All of it."""
+        ms = (time.perf_counter() - self._asked_s) * 1e3
+        self._answers.add(self._parser.get_status_code(), self._headers, self._body, ms)
+        self._headers, self._body = {}, b""
+        self._parser = httptools.HttpResponseParser(self)
+        self._free.put_nowait(self)
+
+
+async def flood(port: int, request: bytes, per_s: float, seconds: float) -> Answers:
+    """`per_s` POSTs a second, evenly, on whichever connection is free. TimeoutError where none gets free for 10 s."""
+    loop = asyncio.get_running_loop()
+    free: asyncio.Queue[Client] = asyncio.Queue()
+    answers = Answers()
+    clients = [
+        (await loop.create_connection(lambda: Client(free, answers), "127.0.0.1", port))[0] for _ in range(CONNECTIONS)
+    ]
+    begun_s = loop.time()
+    for number in range(round(per_s * seconds)):
+        await asyncio.sleep(max(0.0, begun_s + number / per_s - loop.time()))
+        async with asyncio.timeout(10):
+            (await free.get()).ask(request)
+    async with asyncio.timeout(10):
+        for _ in range(CONNECTIONS):
+            await free.get()
+    for client in clients:
+        client.close()
+    return answers
+
+
+def post(route: Route) -> bytes:
+    """The bytes of the route's POST."""
+    body = json.dumps(route.body).encode()
+    head = f"POST {route.post} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def running(system: Tailrace, seconds: float) -> Load:
+    """The answers that run all the time, measured between their first and last moments."""
+    tokens = round((seconds + 2 * EDGE_S) * PER_S)
+    route = system.route(fake(tokens, 1_000_000 // PER_S), one_request=True)
+    times = {"ramp_s": 1.0, "from_s": EDGE_S, "to_s": EDGE_S + seconds}
+    return Load("streams", route, tokens=tokens, streams=RUNNING, timeout_s=seconds + 60, **times)
+
+
+def how_they_ended(system: Tailrace, jobs: list[str]) -> Counter[str]:
+    """Status → how many of the accepted jobs have it, once none is open or after END_S."""
+    until_s = time.monotonic() + END_S
+    while system.store.zcard("tailrace:open") and time.monotonic() < until_s:
+        time.sleep(0.2)
+    shown = (json.loads(system.call("GET", f"/jobs/{job}")) for job in jobs)
+    return Counter(
+        "done" if job["status"] == "done" and job["tokens"] == JOB_TOKENS else f"{job['status']} {job['tokens']}"
+        for job in shown
+    )
+
+
+def measured(provider_port: int) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The table's rows, and what does not hold."""
+    env = {"TAILRACE_SLOTS": str(SLOTS), "TAILRACE_MAX_QUEUED_JOBS": str(QUEUE)}
+    system = Tailrace(provider_port, env=env)
+    try:
+        # What a process loads with its first answer is no answer's lag.
+        Load("sequential", system.route(fake(20, 0), one_request=True), tokens=20, timeout_s=20, repeat=9).result()
+        alone = running(system, ALONE_S).result()
+        beside = running(system, FLOOD_S + EDGE_S)
+        time.sleep(2 * EDGE_S)
+        before = proc.read(system.roles())
+        request = post(system.route(fake(JOB_TOKENS, 1_000_000 // PER_S)))
+        answers = asyncio.run(flood(system.port, request, TIMES * ROOM_PER_S, FLOOD_S))
+        after = proc.read(system.roles())
+        flooded = beside.result()
+        ends = how_they_ended(system, answers.accepted)
+    finally:
+        system.stop()
+    return _rows(alone, flooded, answers, ends, before, after), _faults(alone, flooded, answers, ends)
+
+
+def _rows(
+    alone: dict[str, Any],
+    flooded: dict[str, Any],
+    answers: Answers,
+    ends: Counter[str],
+    before: proc.Reading,
+    after: proc.Reading,
+) -> list[tuple[str, ...]]:
+    refused, accepted = percentiles_ms(answers.refused_ms or [0.0]), percentiles_ms(answers.accepted_ms or [0.0])
+    seconds = after.at_s - before.at_s
+    cores = ", ".join(f"{role} {cpu_s / seconds:.2f}" for role, cpu_s in proc.spent(before, after).items())
+    statuses = ", ".join(f"{count:,} × {status}" for status, count in sorted(answers.statuses.items()))
+    return [
+        ("measure", "figure"),
+        ("POSTs a second, and room for", f"{TIMES * ROOM_PER_S:.0f}, {ROOM_PER_S:.0f}"),
+        ("answered", statuses),
+        ("accepted jobs that ended", ", ".join(f"{count:,} {status}" for status, count in ends.items())),
+        ("refused after, ms", _ranks(refused)),
+        ("accepted after, ms", _ranks(accepted)),
+        ("lag of running answers alone, ms", _lag(alone)),
+        ("the same beside the flood", f"{_lag(flooded)}; p99 {_later(alone, flooded):.2f} ×"),
+        ("cores", cores),
+        ("steal", f"{proc.steal_share(before, after):.0%}"),
+    ]
+
+
+def _ranks(found: dict[str, float]) -> str:
+    return ", ".join(f"{name.removesuffix('_ms')} {value:.1f}" for name, value in found.items())
+
+
+def _lag(result: dict[str, Any]) -> str:
+    return ", ".join(f"{rank} {result['lag_us'][rank] / 1e3:.1f}" for rank in ("p50", "p99", "max"))
+
+
+def _later(alone: dict[str, Any], flooded: dict[str, Any]) -> float:
+    return float(flooded["lag_us"]["p99"]) / max(1.0, float(alone["lag_us"]["p99"]))
+
+
+def _faults(alone: dict[str, Any], flooded: dict[str, Any], answers: Answers, ends: Counter[str]) -> list[str]:
+    """What does not hold, a line each."""
+    refusals = {status: count for status, count in answers.statuses.items() if status != 202}
+    checks = [
+        (set(ends) == {"done"}, f"accepted jobs ended as {dict(ends)}"),
+        (set(refusals) == {429} or set(refusals) == {429, 503} or set(refusals) == {503}, f"answers {refusals}"),
+        (not answers.without_hint, f"{answers.without_hint} refusals had no Retry-After"),
+        (
+            max(answers.refused_ms, default=0.0) <= REFUSED_MS,
+            f"a refusal took {max(answers.refused_ms, default=0):.0f} ms",
+        ),
+        (_later(alone, flooded) <= LATER, f"p99 lag rose {_later(alone, flooded):.2f} times"),
+        *(
+            (
+                found["finished"] == RUNNING and not (found["gaps"] or found["dups"] or found["errors"]),
+                f"{name}: {found}",
+            )
+            for name, found in (("alone", alone), ("flooded", flooded))
+        ),
+    ]
+    return [what for holds, what in checks if not holds]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.overload", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the table between this file's marks")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what was started would outlive us
+    with contextlib.ExitStack() as stack:
+        port, _process = stack.enter_context(fake_provider())
+        rows, faults = measured(port)
+    text = "\n\n".join([described(), markdown(rows), *(f"Does not hold: {fault}." for fault in faults)])
+    print(text)
+    if arguments.into:
+        put(text, arguments.into, MARK)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
