@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from api import problems
 from api.guard import Guard
 from api.node import running_node
-from api.routes import events, jobs, ops, tutorial
+from api.routes import events, jobs, ops, tokens, tutorial
 from api.short_cuts import ShortCuts
 from shared.settings import Settings
 from shared.telemetry import package_version
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # such an answer names a scheme, and behind a proxy the wrong one
     )
     problems.install(app)
-    for router in (jobs.router, events.router, tutorial.router, ops.router):
+    for router in (jobs.router, tokens.router, events.router, tutorial.router, ops.router):
         app.include_router(router)
     document = app.openapi
 
@@ -59,4 +60,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
     """What the server runs: the application behind its guard."""
-    return Guard(ShortCuts(app), settings.max_body_bytes)
+    served: ASGIApp = Guard(ShortCuts(app), settings.max_body_bytes)
+    if origins := settings.allowed_origins:
+        # Outermost, so that refusals can be read by the page as well.
+        served = CORSMiddleware(
+            served,
+            allow_origins=sorted(origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=["Location", "X-Request-Id", "X-Tailrace-Job", "Idempotent-Replayed", "Retry-After"],
+            allow_credentials=True,
+        )
+    return served

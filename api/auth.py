@@ -1,60 +1,70 @@
-"""Who asks: API key → tenant. Without any key configured the node is open, and then bound to loopback only."""
+"""Who asks, and may they: a request's key → principal, and the rights that routes demand."""
 
-import hmac
-import ipaddress
+from collections.abc import Awaitable, Callable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from api.node import node_of
+from api.tokens import looks_like_token
 from shared.errors import TailraceError
-from shared.settings import Settings
+from shared.principals import Principal, Right
 
-OPEN_TENANT = "default"
-
-_bearer = HTTPBearer(auto_error=False, description="An API key; not needed where the node has none configured.")
+_bearer = HTTPBearer(auto_error=False, description="An API key; not needed where there is none.")
 
 
-async def tenant_of(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    """The tenant whose key the request carries; TailraceError `unauthorized` where it carries none that is known."""
-    return tenant_by_key(node_of(request).settings, given.credentials if given is not None else "")
+COOKIE = "tailrace_token"
+"""Holds a capability token; set for the path of its job alone."""
 
 
-def tenant_by_key(settings: Settings, key_given: str) -> str:
-    """The tenant of a key; TailraceError `unauthorized` for none that is known."""
-    keys = settings.tenants_by_key
-    if not keys:
-        return OPEN_TENANT
-    offered = key_given.encode()
-    found = None
-    for key, tenant in keys.items():
-        # Every key is compared, each in constant time: the answer's delay tells nothing.
-        if hmac.compare_digest(key.encode(), offered):
-            found = tenant
-    if found is None:
-        raise TailraceError("unauthorized")
-    return found
+async def principal_of(request: Request) -> Principal:
+    """Who sent the request: by `Authorization: Bearer`, or by a capability token as `?token=` or cookie.
+
+    TailraceError `unauthorized` where nothing of that opens anything; `forbidden` for a cookie that another site sent.
+    """
+    node = node_of(request)
+    if (header := request.headers.get("authorization")) is not None:
+        scheme, given = get_authorization_scheme_param(header)
+        return await node.keyring.principal(given if scheme.lower() == "bearer" else "")
+    # An API key may stand in no URL: it would stand in logs and histories, too.
+    if request.scope["query_string"] and looks_like_token(token := request.query_params.get("token", "")):
+        return await node.keyring.principal(token)
+    if "cookie" in request.headers and looks_like_token(token := request.cookies.get(COOKIE, "")):
+        _refuse_other_sites(request, node.settings.allowed_origins)
+        return await node.keyring.principal(token)
+    return await node.keyring.principal("")
 
 
-Tenant = Annotated[str, Depends(tenant_of)]
-
-
-def refuse_unsafe_binding(settings: Settings) -> None:
-    """TailraceError where an open node would listen beyond loopback."""
-    if settings.tenants_by_key or _is_loopback(settings.host):
+def _refuse_other_sites(request: Request, allowed: frozenset[str]) -> None:
+    """TailraceError where a browser was made by another site to send what changes something (CSRF)."""
+    if request.method in ("GET", "HEAD"):
         return
-    raise TailraceError(
-        "unauthorized",
-        f"Without API keys a node listens on loopback only, not on {settings.host}. "
-        "Set TAILRACE_API_KEYS=tenant:key, or --host 127.0.0.1.",
-    )
+    origin = request.headers.get("origin", "")
+    if origin not in allowed and urlsplit(origin).netloc != request.headers.get("host"):
+        raise TailraceError("forbidden", "A cookie counts only for requests of this site, or of an allowed origin.")
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def demand(principal: Principal, right: Right) -> Principal:
+    """The principal, if it has the right; TailraceError `forbidden` if not."""
+    if not principal.may(right):
+        raise TailraceError("forbidden", f"This key may not {right}: it was made for other uses.")
+    return principal
+
+
+def _with(right: Right) -> Callable[..., Awaitable[Principal]]:
+    async def dependency(
+        request: Request,
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Principal:
+        return demand(await principal_of(request), right)
+
+    return dependency
+
+
+MaySubmit = Annotated[Principal, Depends(_with(Right.SUBMIT))]
+MayRead = Annotated[Principal, Depends(_with(Right.READ))]
+MayCancel = Annotated[Principal, Depends(_with(Right.CANCEL))]
+MayAdminister = Annotated[Principal, Depends(_with(Right.ADMIN))]

@@ -5,6 +5,7 @@ A task that waits for either beside each stream would weigh more than all that a
 
 import asyncio
 import random
+import time
 from types import TracebackType
 from typing import Self
 
@@ -38,12 +39,14 @@ class Departure:
     """Ends its block in peace as soon as the client is gone, or the node leaves and this stream's turn has come.
 
     `wire`: the connection, which says when it is lost; under a foreign server a task waits for `receive` to say so.
+    `expires_s`: when the client's leave to read ends, seconds since 1970; None: never.
     """
 
-    __slots__ = ("_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone")
+    __slots__ = ("_expires_s", "_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone")
 
-    def __init__(self, leaving: Leaving, wire: Wire | None, receive: Receive) -> None:
+    def __init__(self, leaving: Leaving, wire: Wire | None, receive: Receive, expires_s: float | None = None) -> None:
         self.client_gone = False
+        self._expires_s = expires_s
         self._leaving = leaving
         self._wire = wire
         self._receive = receive
@@ -55,6 +58,8 @@ class Departure:
         self._leaving.streams.add(self)
         if self._leaving.done():
             self.node_leaves()
+        if self._expires_s is not None:
+            self._break_at(asyncio.get_running_loop().time() + self._expires_s - time.time())
         if self._wire is not None:
             self._wire.when_lost(self._client_left)
         else:
@@ -75,6 +80,11 @@ class Departure:
         if self._watching is not None:
             await end(self._watching)
         return broken
+
+    @property
+    def expired(self) -> bool:
+        """Whether the client's leave to read has ended."""
+        return self._expires_s is not None and time.time() >= self._expires_s
 
     def node_leaves(self) -> None:
         """Streams leave one after the other, or their readers would all come back in the same moment."""

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from api.attendance import Attendance
 from api.departure import Leaving
+from api.keyring import Keyring
 from api.making import Maker
 from api.reader import Reader
 from api.tail import Tails
@@ -16,6 +17,7 @@ from shared.jobs import JobKey
 from shared.queue import Queue
 from shared.recovery import Reaper
 from shared.settings import Settings
+from shared.storage.api_keys import ApiKeys
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
@@ -42,6 +44,12 @@ class Node:
     tails: Tails
     attendance: Attendance
     leaving: Leaving
+    keyring: Keyring
+
+    @property
+    def faults_on_request(self) -> bool:
+        """Whether a job may ask for faults, which can end a worker: for one's own machine, not for tenants."""
+        return self.settings.scripted_faults or self.keyring.is_open
 
     def leave(self) -> None:
         """Send the readers away and take no new jobs."""
@@ -84,6 +92,8 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         )
         reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
         attendance = Attendance(store)
+        keyring = Keyring(ApiKeys(control_redis), settings)
+        await keyring.open_up()
         async with asyncio.TaskGroup() as group:
             running = [
                 batcher.run(),
@@ -93,13 +103,14 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
                 tails.beat(settings.heartbeat_s),
                 reaper.run(),
                 attendance.run(),
+                keyring.run(),
             ]
             if transactions is not None:
                 running.append(transactions.run())
             loops = [group.create_task(loop) for loop in running]
             leaving = Leaving(settings.drain_spread_s)
             try:
-                yield Node(settings, store, event_log, control, queue, maker, tails, attendance, leaving)
+                yield Node(settings, store, event_log, control, queue, maker, tails, attendance, leaving, keyring)
             finally:
                 await end(*loops)
 

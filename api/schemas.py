@@ -113,8 +113,11 @@ class JobIn(Body):
             raise ValueError("send either prompt or messages")
         return self
 
-    def to_request(self, settings: Settings) -> JobRequest:
-        """The request as it is stored. TailraceError for what a field's type cannot show."""
+    def to_request(self, settings: Settings, *, faults: bool) -> JobRequest:
+        """The request as it is stored. TailraceError for what a field's type cannot show.
+
+        `faults`: whether it may ask for them.
+        """
         max_ttl_s = settings.max_job_ttl_s
         if self.provider not in PROVIDERS:
             raise TailraceError(
@@ -124,7 +127,7 @@ class JobIn(Body):
             )
         if self.ttl_s is not None and self.ttl_s > max_ttl_s:
             raise TailraceError("invalid_request", f"ttl_s: at most {max_ttl_s} here.", field="ttl_s")
-        if self.provider == "scripted" and "fault" in self.params and not settings.faults_on_request:
+        if self.provider == "scripted" and "fault" in self.params and not faults:
             raise TailraceError(
                 "unsupported_param",
                 "params.fault: faults on request are off here, for they can end a worker. "
@@ -190,6 +193,15 @@ class JobOut(BaseModel):
     finished_at: str | None
     expires_at: str | None
     events_url: str
+    read_token: str | None = Field(None, description="for browsers; in the answer to a POST where there are keys")
+
+
+class TokenOut(BaseModel):
+    """A capability token."""
+
+    token: str
+    rights: list[Literal["read", "cancel"]]
+    expires_at: str
 
 
 class JobList(BaseModel):

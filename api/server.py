@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.app import create_app, guarded
-from api.auth import refuse_unsafe_binding
 from api.connection import ABORT, WIRE
+from api.keyring import refuse_weak_keys
 from api.lean import Bell, Flow, Pipeline
 from shared.settings import Settings
 from shared.telemetry import log_start, say_ready, set_up_logging
@@ -158,9 +158,8 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
 
     Raises TailraceError where it would listen beyond loopback without keys, OSError where it cannot listen.
     """
-    set_up_logging(settings.log_level)
-    if fd is None:
-        refuse_unsafe_binding(settings)
+    set_up_logging(settings.log_level, settings.log_format)
+    refuse_weak_keys(settings)
     sock = listening_socket(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     app = create_app(settings)
     config = uvicorn.Config(

@@ -13,27 +13,27 @@ from functools import partial
 from types import SimpleNamespace
 
 from fastapi import FastAPI
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.auth import tenant_by_key
+from api.auth import demand, principal_of
 from api.connection import CloseWithoutAnswerError, Closing
 from api.dialects import dialect
 from api.guard import BODY
-from api.node import Node, node_of
+from api.node import node_of
 from api.problems import problem
 from api.routes import events, jobs
-from api.routes.common import job_key, start_of
+from api.routes.common import job_of, start_of
 from api.schemas import JobIn
 from shared.errors import TailraceError
+from shared.principals import Right
 
 log = logging.getLogger(__name__)
 
 _EVENTS_PATH = re.compile(r"/jobs/([^/]+)/events")
 _EVENTS, _JOBS = SimpleNamespace(path="/jobs/{job_id}/events"), SimpleNamespace(path="/jobs")
-_PLAIN = frozenset({"last_event_id", "dialect"})
+_PLAIN = frozenset({"last_event_id", "dialect", "token"})
 
 
 class _PassOnError(Exception):
@@ -78,24 +78,20 @@ async def _job(request: Request) -> Response:
     try:
         # The very steps that FastAPI takes: another parser of JSON would be another meaning.
         given = json.loads(request.scope.get(BODY, b""))
-        tenant = _tenant(request, node)
+        principal = demand(await principal_of(request), Right.SUBMIT)
         body = JobIn.model_validate(given)
     except (ValueError, RecursionError):
         raise _PassOnError from None
     del request.scope[BODY]
-    return await jobs.answer(node, tenant, body, headers.get("idempotency-key"), headers.get("accept", ""))
+    return await jobs.answer(node, principal, body, headers.get("idempotency-key"), headers.get("accept", ""))
 
 
 async def _events(job_id: str, request: Request) -> Response:
     given, node = request.query_params, node_of(request)
-    job = await job_key(_tenant(request, node), job_id)
+    principal = demand(await principal_of(request), Right.READ)
+    job = job_of(principal, job_id)
     start = start_of(request, given.get("last_event_id"))
-    return await events.answer(node, job, start, dialect(given.get("dialect", "native")))
-
-
-def _tenant(request: Request, node: Node) -> str:
-    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    return tenant_by_key(node.settings, key if scheme.lower() == "bearer" else "")
+    return await events.answer(node, job, start, dialect(given.get("dialect", "native")), principal.expires_s)
 
 
 async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response | None:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import msgspec
 
+from shared.errors import CODES
 from shared.events import Entry, Event, EventId, Reasoning, Texts, Token, apart, data, size
 
 HEARTBEAT = b": ka\n"
@@ -34,6 +35,12 @@ def hello(retry_ms: int) -> bytes:
 def retry(ms: int) -> bytes:
     """Ask EventSource to come back after `ms`."""
     return b"retry: %d\n" % ms
+
+
+def token_expired() -> bytes:
+    """The end of a stream whose reader's leave has ended: not an event of the log, so it has no id."""
+    code = CODES["token_expired"]
+    return frame(None, "token_expired", _json({"code": code.code, "message": f"{code.title}. {code.advice}"}))
 
 
 def frame(event_id: EventId | None, name: str | None, body: bytes) -> bytes:

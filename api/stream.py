@@ -42,7 +42,15 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, node: Node, record: JobRecord, start: Start, dialect: Dialect, headers: dict[str, str], *, made_here: bool
+        self,
+        node: Node,
+        record: JobRecord,
+        start: Start,
+        dialect: Dialect,
+        headers: dict[str, str],
+        *,
+        made_here: bool,
+        expires_s: float | None = None,
     ) -> None:
         super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
@@ -51,6 +59,7 @@ class EventStream(Response):
         self._start = start
         self._dialect = dialect
         self._made_here = made_here
+        self._expires_s = expires_s
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve the response until its end, the client's, or the node's, whichever comes first.
@@ -62,7 +71,7 @@ class EventStream(Response):
         attended = self._record.key if asks(self._record) else None
         stream = _Stream(self._node, self._start, self._dialect, send, wire_of(scope), self.raw_headers)
         reader = self._node.reader(self._record.key, together=self._dialect.joins)
-        return stream.run(reader, attended, scope, receive, made_here=self._made_here)
+        return stream.run(reader, attended, scope, receive, made_here=self._made_here, expires_s=self._expires_s)
 
 
 class _Stream:
@@ -89,25 +98,40 @@ class _Stream:
         self._spoke_s = 0.0
 
     async def run(
-        self, reader: Reader, attended: JobKey | None, scope: Scope, receive: Receive, *, made_here: bool
+        self,
+        reader: Reader,
+        attended: JobKey | None,
+        scope: Scope,
+        receive: Receive,
+        *,
+        made_here: bool,
+        expires_s: float | None,
     ) -> None:
         """Serve it. `attended`: the job, where it is to be known that somebody reads it."""
         whole = False
         with metrics.READERS.track_inprogress(), self._node.attendance.reading(attended):
-            async with Departure(self._node.leaving, self._wire, receive) as departure:
+            async with Departure(self._node.leaving, self._wire, receive, expires_s) as departure:
                 whole = await self._write(reader, begin=made_here)
         gone = departure.client_gone and not whole
         metrics.STREAM_ENDS.labels("whole" if whole else "left" if gone else "cut").inc()
-        leaves = self._begun and self._dialect.reconnects and self._node.leaving.done()
         if gone:
             return
+        last = b"" if whole else self._farewell(expired=departure.expired)
         try:
-            if whole or leaves:
-                await self._say(b"" if whole else sse.retry(random.randint(200, 2000)), more=False)
+            if last is not None:
+                await self._say(last, more=False)
                 return
         except TimeoutError:
             log.info("a reader is cut: it did not take the end")
         await abort(scope, receive)
+
+    def _farewell(self, *, expired: bool) -> bytes | None:
+        """What a reader is told who comes back after a clean end; None for one that has to see the end as an error."""
+        if not (self._begun and self._dialect.reconnects):
+            return None
+        if expired:
+            return sse.token_expired()
+        return sse.retry(random.randint(200, 2000)) if self._node.leaving.done() else None
 
     async def _write(self, reader: Reader, *, begin: bool) -> bool:
         """Write until the response is whole. False where it broke: no store, or a client that takes nothing."""

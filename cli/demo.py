@@ -154,8 +154,8 @@ async def _break_something(console: "Console", up: "Up", stream: "Stream", seen:
 
 async def _owner(store_url: str, job_id: str) -> int:
     """The process that holds the job's lease; the lease names it."""
-    from api.auth import OPEN_TENANT
     from shared.jobs import JobKey
+    from shared.principals import OPEN_TENANT
     from shared.storage.connect import open_redis
     from shared.storage.keys import job_keys
 

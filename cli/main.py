@@ -7,6 +7,7 @@ import typer
 from cli.demo import demo
 from cli.exits import EXIT_CODES_HELP
 from cli.jobs import cancel, jobs, show
+from cli.keys import keys
 from cli.serve import api, up, worker
 from cli.server import server_options
 from cli.submit import submit
@@ -28,6 +29,9 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel, epilog=EXIT_CODES_HELP if panel == "Jobs" else None)(command)
+
+
+app.add_typer(keys, name="keys", rich_help_panel="Server")
 
 
 @app.command(rich_help_panel="About")

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import redis
 
-from api.auth import refuse_unsafe_binding
+from api.keyring import refuse_weak_keys
 from api.server import listening_socket
 from cli.processes import Child, ChildFailedError
 from cli.valkey import embedded_valkey
@@ -56,7 +56,7 @@ class Up:
         TailraceError where it may not or cannot start, ChildFailedError where a child does not become ready.
         """
         settings = self._plan.settings
-        refuse_unsafe_binding(settings)
+        refuse_weak_keys(settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)

@@ -32,6 +32,8 @@ CODES: dict[str, Code] = _table(
     ("unknown_provider", 400, False, "Unknown provider", "Use one of the providers named in the message."),
     ("unsupported_param", 400, False, "A parameter is not on the provider's list", "Leave the named parameter out."),
     ("unauthorized", 401, False, "No valid API key", "Send `Authorization: Bearer <key>`."),
+    ("token_expired", 401, False, "The token has ended", "Get a new one and go on from the last event id."),
+    ("forbidden", 403, False, "The key or token may not do this", "Use one that was made with the right it lacks."),
     ("not_found", 404, False, "No such job", "Check the id; a job of another tenant is not found either."),
     ("no_such_route", 404, False, "No such route", "See /docs for what there is."),
     ("method_not_allowed", 405, False, "Method not allowed", "See /docs for the methods of this route."),

@@ -1,11 +1,15 @@
 """Every knob, read from `TAILRACE_*` variables; the unit stands in the name, the reason for a default beside it."""
 
+import ipaddress
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.principals import ApiKey, SigningKey, parse_chosen, parse_signing_keys
 
 
 class Settings(BaseSettings):
@@ -22,7 +26,18 @@ class Settings(BaseSettings):
     queue_name: str = Field("tailrace:queue", min_length=1)
 
     # -- access
-    api_keys: str = Field("", description="tenant:key,tenant:key; empty: open, and then bound to loopback only")
+    api_keys: str = Field("", description="tenant:key,tenant:key, beside those that `tailrace keys create` makes")
+    api_keys_file: str = Field("", description="a file with the same, one a line")
+
+    token_keys: str = Field(
+        "",
+        description="kid:secret,kid:secret to sign capability tokens with, the first signs; empty: the store's",
+    )
+    token_slack_s: float = Field(600.0, ge=0, description="a job's token lives until its deadline and so much longer")
+
+    cors_origins: str = Field(
+        "", description="origins whose pages may ask, exact, with commas; empty: none but our own"
+    )
 
     # -- the API node
     host: str = "127.0.0.1"
@@ -89,6 +104,9 @@ class Settings(BaseSettings):
     # -- the embedded server and the processes of `tailrace up`
     data_dir: Path = Path(".tailrace")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    log_format: str = Field(
+        "auto", pattern="^(auto|json|text)$", description="auto: text on a terminal, one JSON object a line elsewhere"
+    )
 
     @field_validator("chains", mode="before")
     @classmethod
@@ -121,22 +139,43 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def tenants_by_key(self) -> dict[str, str]:
-        """API key → tenant; ValueError for a part that is not tenant:key."""
-        table: dict[str, str] = {}
-        for part in filter(None, (piece.strip() for piece in self.api_keys.split(","))):
-            tenant, mark, key = part.partition(":")
-            if not mark or not key or not tenant.replace("-", "").replace("_", "").isalnum():
-                raise ValueError("TAILRACE_API_KEYS is tenant:key,tenant:key; a tenant is letters, digits, - and _")
-            if table.get(key, tenant) != tenant:
-                raise ValueError("TAILRACE_API_KEYS gives one key to two tenants")
-            table[key] = tenant
+    def chosen_keys(self) -> dict[str, ApiKey]:
+        """The keys of `api_keys` and of `api_keys_file`, by digest. ValueError for a part that is not tenant:key, and
+        for a file that cannot be read."""
+        table = parse_chosen(self.api_keys, "TAILRACE_API_KEYS")
+        if self.api_keys_file:
+            try:
+                text = Path(self.api_keys_file).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"TAILRACE_API_KEYS_FILE cannot be read: {type(error).__name__}") from None
+            for digest, key in parse_chosen(text, "TAILRACE_API_KEYS_FILE").items():
+                if table.setdefault(digest, key).tenant != key.tenant:
+                    raise ValueError("TAILRACE_API_KEYS and TAILRACE_API_KEYS_FILE give one key to two tenants")
         return table
 
     @property
-    def faults_on_request(self) -> bool:
-        """Whether a job may ask for faults, which can end a worker: for one's own machine, not for tenants."""
-        return self.scripted_faults or not self.api_keys
+    def signing_keys(self) -> list[SigningKey]:
+        """The keys of `token_keys`. ValueError for a part that is not kid:secret."""
+        return parse_signing_keys(self.token_keys, "TAILRACE_TOKEN_KEYS")
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins of `cors_origins`. ValueError for what is none: a scheme and a host, and nothing behind."""
+        origins = frozenset(filter(None, (part.strip() for part in self.cors_origins.split(","))))
+        for origin in origins:
+            if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", origin):
+                raise ValueError(f"TAILRACE_CORS_ORIGINS: {origin!r} is not like https://app.example")
+        return origins
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody beyond this machine can reach a node that listens on `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     @property
     def control_url(self) -> str:

@@ -1,9 +1,11 @@
 """What a process says about itself: one log line an event, to stderr, without prompts, tokens or keys."""
 
+import json
 import logging
 import os
 import socket
 import sys
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +16,23 @@ READY_FD = "TAILRACE_READY_FD"
 _FORMAT = "%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"
 
 
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, whatever a message or an exception holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        # ASCII alone: neither a line separator of Unicode's nor half a surrogate pair can get through.
+        return json.dumps(line, default=repr)
+
+
 class _OneLine(logging.Formatter):
     """A message stays one line, whatever it holds: no forged entries. A traceback follows on its own."""
 
@@ -22,10 +41,14 @@ class _OneLine(logging.Formatter):
         return line.replace("\r", "\\r").replace("\n", "\\n")
 
 
-def set_up_logging(level: str) -> None:
-    """Log to stderr from `level` on. arq's own lines and access lines stay out: they would show arguments and URLs."""
+def set_up_logging(level: str, form: str = "auto") -> None:
+    """Log to stderr from `level` on, as `json` or `text`; `auto` is text on a terminal and JSON for everything else.
+
+    arq's own lines and access lines stay out: they would show arguments and URLs.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(_FORMAT))
+    as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler.setFormatter(_OneLine(_FORMAT) if as_text else _JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("arq", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic", "langchain"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -159,7 +159,7 @@ async def _warm_up(providers: dict[str, Provider]) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Run a worker process until SIGTERM or SIGINT and the drain after it."""
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
 

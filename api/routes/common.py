@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 from starlette.responses import Response
 
-from api.auth import Tenant
+from api.auth import MayCancel, MayRead
 from api.connection import CloseWithoutAnswerError
 from api.dialects import Dialect
 from api.node import Node, node_dependency
@@ -16,6 +16,7 @@ from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, EventId
 from shared.events import Start as Started
 from shared.jobs import JobKey, JobRecord, is_job_id
+from shared.principals import Principal
 from shared.transcript import fold
 
 NodeDep = Annotated[Node, Depends(node_dependency)]
@@ -25,14 +26,26 @@ _START_WORDS = frozenset({"", "-1", "0", "0-0"})
 NOW = "$"
 
 
-async def job_key(tenant: Tenant, job_id: Annotated[str, Path(description="the job's id")]) -> JobKey:
-    """The caller's job of this id; `not_found` for what cannot be an id."""
-    if not is_job_id(job_id):
+def job_of(principal: Principal, job_id: str) -> JobKey:
+    """The principal's job of this id; `not_found` for what cannot be an id, and for what is not its."""
+    if not is_job_id(job_id) or principal.job_id not in (None, job_id):
         raise TailraceError("not_found")
-    return JobKey(tenant, job_id)
+    return JobKey(principal.tenant, job_id)
 
 
-JobDep = Annotated[JobKey, Depends(job_key)]
+_JobId = Annotated[str, Path(description="the job's id")]
+
+
+async def _job_to_read(principal: MayRead, job_id: _JobId) -> JobKey:
+    return job_of(principal, job_id)
+
+
+async def _job_to_cancel(principal: MayCancel, job_id: _JobId) -> JobKey:
+    return job_of(principal, job_id)
+
+
+JobToRead = Annotated[JobKey, Depends(_job_to_read)]
+JobToCancel = Annotated[JobKey, Depends(_job_to_cancel)]
 
 
 def start_of(request: Request, last_event_id: str | None) -> Start:
@@ -53,8 +66,10 @@ def start_of(request: Request, last_event_id: str | None) -> Start:
         ) from None
 
 
-async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect) -> Response:
-    """The events of a job after a cursor: 204 where nothing can follow it, else an event stream.
+async def resumed(
+    node: Node, record: JobRecord, start: Start, dialect: Dialect, expires_s: float | None = None
+) -> Response:
+    """The events of a job after a cursor, until `expires_s`: 204 where nothing can follow it, else an event stream.
 
     A store that is away closes the connection without an answer: EventSource would give up for ever on a 503 (R4).
     """
@@ -69,7 +84,7 @@ async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect)
             start = await _for_dialect_without_retraction(node, record, start, dialect)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return _event_stream(node, record, start, dialect, made_here=False)
+    return _event_stream(node, record, start, dialect, made_here=False, expires_s=expires_s)
 
 
 def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) -> EventStream:
@@ -81,10 +96,12 @@ def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) 
     return response
 
 
-def _event_stream(node: Node, record: JobRecord, start: Start, dialect: Dialect, *, made_here: bool) -> EventStream:
+def _event_stream(
+    node: Node, record: JobRecord, start: Start, dialect: Dialect, *, made_here: bool, expires_s: float | None = None
+) -> EventStream:
     headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
     dialect.about(record.request.model)
-    return EventStream(node, record, start, dialect, headers, made_here=made_here)
+    return EventStream(node, record, start, dialect, headers, made_here=made_here, expires_s=expires_s)
 
 
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:

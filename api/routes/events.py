@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.auth import MayRead
 from api.connection import CloseWithoutAnswerError
 from api.dialects import Dialect, dialect
 from api.node import Node
 from api.problems import documented
 from api.reader import Start
-from api.routes.common import JobDep, NodeDep, resumed, start_of
+from api.routes.common import JobToRead, NodeDep, resumed, start_of
 from shared.errors import StorageError
 from shared.jobs import JobKey
 
@@ -44,12 +45,13 @@ data: {"finish_reason":"stop","usage":{"input_tokens":1,"output_tokens":2},"toke
     responses={
         200: {"description": "The events after the cursor", "content": {"text/event-stream": {"example": _EXAMPLE}}},
         204: {"description": "The cursor is the terminal event: nothing follows"},
-        **documented("invalid_cursor", "invalid_dialect", "unauthorized", "not_found", "gone"),
+        **documented("invalid_cursor", "invalid_dialect", "unauthorized", "forbidden", "not_found", "gone"),
     },
 )
 async def events(
     request: Request,
-    job: JobDep,
+    principal: MayRead,
+    job: JobToRead,
     node: NodeDep,
     last_event_id: Annotated[
         str | None, Query(description="cursor; the Last-Event-ID header wins; `$`: only what comes")
@@ -58,13 +60,15 @@ async def events(
     exact: Annotated[bool, Query(description="the entries as they were appended, none joined")] = False,
 ) -> Response:
     """Replays what follows the cursor, then tails the log until the terminal event."""
-    return await answer(node, job, start_of(request, last_event_id), dialect(dialect_name, exact=exact))
+    return await answer(
+        node, job, start_of(request, last_event_id), dialect(dialect_name, exact=exact), principal.expires_s
+    )
 
 
-async def answer(node: Node, job: JobKey, start: Start, writer: Dialect) -> Response:
+async def answer(node: Node, job: JobKey, start: Start, writer: Dialect, expires_s: float | None = None) -> Response:
     """The events of `job` after a cursor, or no answer at all where the store is away (R4)."""
     try:
         record = await node.store.show(job)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return await resumed(node, record, start, writer)
+    return await resumed(node, record, start, writer, expires_s)

@@ -6,16 +6,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.auth import Tenant
+from api import tokens
+from api.auth import MayRead, MaySubmit
 from api.dialects import dialect
 from api.intake import check_key, take_in
 from api.node import Node
 from api.problems import documented
-from api.routes.common import JobDep, KeyHeader, NodeDep, created
+from api.routes.common import JobToCancel, JobToRead, KeyHeader, NodeDep, created
 from api.schemas import JobIn, JobList, JobOut
 from api.views import new_view, whole_view
 from shared.errors import StorageError, TailraceError
-from shared.jobs import JobKey, Status, is_job_id
+from shared.jobs import JobKey, JobRecord, Status, is_job_id
+from shared.principals import Principal, Right
 from shared.queue import offer_id
 
 router = APIRouter(tags=["jobs"])
@@ -38,6 +40,7 @@ LIST_PAGES = 8
             "unknown_provider",
             "unsupported_param",
             "unauthorized",
+            "forbidden",
             "idempotency_conflict",
             "gone",
             "payload_too_large",
@@ -52,18 +55,18 @@ async def create(
     request: Request,
     body: JobIn,
     node: NodeDep,
-    tenant: Tenant,
+    principal: MaySubmit,
     idempotency_key: KeyHeader = None,
 ) -> Response:
     """Puts the generation on the queue; its log holds `queued` when this answers. With `Accept: text/event-stream` the
     answer is the events themselves."""
-    return await answer(node, tenant, body, idempotency_key, request.headers.get("accept", ""))
+    return await answer(node, principal, body, idempotency_key, request.headers.get("accept", ""))
 
 
-async def answer(node: Node, tenant: str, body: JobIn, idempotency_key: str | None, accept: str) -> Response:
+async def answer(node: Node, principal: Principal, body: JobIn, idempotency_key: str | None, accept: str) -> Response:
     """Take the job in; the answer is the job, or its events where they are accepted."""
-    asked = body.to_request(node.settings)
-    record, replayed = await take_in(node, tenant, asked, check_key(idempotency_key))
+    asked = body.to_request(node.settings, faults=node.faults_on_request)
+    record, replayed = await take_in(node, principal.tenant, asked, check_key(idempotency_key))
     # A node that is leaving still names the job that it made; its events are to be had from another.
     if "text/event-stream" in accept and not node.leaving.done():
         return created(node, record, dialect("native"), replayed=replayed)
@@ -71,27 +74,43 @@ async def answer(node: Node, tenant: str, body: JobIn, idempotency_key: str | No
     if replayed:
         headers["Idempotent-Replayed"] = "true"
         return JSONResponse(await whole_view(node, record), 200, headers)
-    return JSONResponse(new_view(record), 202, headers)
+    return JSONResponse({**new_view(record), **_read_token(node, principal, record)}, 202, headers)
+
+
+def _read_token(node: Node, principal: Principal, record: JobRecord) -> dict[str, str]:
+    """For the browser that is to read the job, where a key is needed for that and this one may read."""
+    if node.keyring.is_open or not principal.may(Right.READ):
+        return {}
+    expires_s = tokens.expiry(record.deadline_ms, None, node.settings.token_slack_s)
+    try:
+        return {"read_token": node.keyring.mint(record.key, principal, frozenset({Right.READ}), expires_s)}
+    except StorageError:
+        return {}  # the job is made; a token can be asked for later
 
 
 @router.get(
-    "/jobs", response_model=JobList, summary="The caller's jobs, newest first", responses=documented("unauthorized")
+    "/jobs",
+    response_model=JobList,
+    summary="The caller's jobs, newest first",
+    responses=documented("unauthorized", "forbidden"),
 )
 async def list_jobs(
     node: NodeDep,
-    tenant: Tenant,
+    principal: MayRead,
     status: Annotated[Status | None, Query(description="only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> Response:
     """Without their texts. A page may be shorter than `limit`; go on until `next` is null."""
+    if principal.job_id is not None:
+        raise TailraceError("forbidden", "This token is for one job alone; a list takes a key.")
     if after is not None and not is_job_id(after):
         raise TailraceError("invalid_request", "after: send what `next` held.", field="after")
     found: list[dict[str, Any]] = []
     position, more = after, True
     for _ in range(LIST_PAGES):
-        ids = await node.control.jobs_before(tenant, position, limit)
-        records = await node.store.show_many([JobKey(tenant, job_id) for job_id in ids])
+        ids = await node.control.jobs_before(principal.tenant, position, limit)
+        records = await node.store.show_many([JobKey(principal.tenant, job_id) for job_id in ids])
         for job_id, record in zip(ids, records, strict=True):
             if len(found) == limit:
                 break
@@ -105,9 +124,12 @@ async def list_jobs(
 
 
 @router.get(
-    "/jobs/{job_id}", response_model=JobOut, summary="A job", responses=documented("not_found", "gone", "unauthorized")
+    "/jobs/{job_id}",
+    response_model=JobOut,
+    summary="A job",
+    responses=documented("not_found", "gone", "unauthorized", "forbidden"),
 )
-async def show(job: JobDep, node: NodeDep) -> Response:
+async def show(job: JobToRead, node: NodeDep) -> Response:
     """With its text so far and the cursor that the text ends at: `last_event_id`."""
     record = await node.store.show(job)
     await node.attendance.glance(record)
@@ -118,9 +140,9 @@ async def show(job: JobDep, node: NodeDep) -> Response:
     "/jobs/{job_id}/cancel",
     response_model=JobOut,
     summary="Cancel a job",
-    responses=documented("not_found", "gone", "unauthorized", "storage_unavailable"),
+    responses=documented("not_found", "gone", "unauthorized", "forbidden", "storage_unavailable"),
 )
-async def cancel(job: JobDep, node: NodeDep) -> Response:
+async def cancel(job: JobToCancel, node: NodeDep) -> Response:
     """Answers when the terminal event is in the log; a finished job is returned as it is."""
     record = await node.store.show(job)
     if await node.store.cancel(job, "user"):
@@ -134,9 +156,9 @@ async def cancel(job: JobDep, node: NodeDep) -> Response:
     "/jobs/{job_id}",
     status_code=204,
     summary="Delete a job and its text",
-    responses=documented("not_found", "unauthorized", "storage_unavailable"),
+    responses=documented("not_found", "unauthorized", "forbidden", "storage_unavailable"),
 )
-async def delete(job: JobDep, node: NodeDep) -> Response:
+async def delete(job: JobToCancel, node: NodeDep) -> Response:
     """Cancels it if needed; hidden at once, erased two seconds later. Deleting twice is as good as once."""
     await node.store.cancel(job, "deleted")
     if not await node.store.delete(job):

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from api.auth import MayAdminister
 from api.problems import documented
 from api.routes.common import NodeDep
 from shared import metrics
@@ -53,10 +54,13 @@ async def readyz(node: NodeDep) -> Response:
     tags=["operations"],
     summary="Metrics of this node",
     response_class=Response,
-    responses={200: {"description": "As Prometheus reads them", "content": {"text/plain": {"example": _METRICS}}}},
+    responses={
+        200: {"description": "As Prometheus reads them", "content": {"text/plain": {"example": _METRICS}}},
+        **documented("unauthorized", "forbidden"),
+    },
 )
-async def show_metrics() -> Response:
-    """Of this node alone, without a key: nothing in it is a tenant's. docs/metrics.md explains each."""
+async def show_metrics(_: MayAdminister) -> Response:
+    """Of this node alone; nothing in it is a tenant's. docs/metrics.md explains each."""
     body, media_type = metrics.exposition(metrics.API)
     return Response(body, headers={"Content-Type": media_type})
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api.auth import Tenant
+from api.auth import MaySubmit
 from api.dialects import dialect
 from api.intake import check_key, take_in
 from api.node import Node
@@ -13,6 +13,7 @@ from api.problems import documented
 from api.routes.common import KeyHeader, NodeDep, created
 from api.schemas import AnthropicIn, ChatIn, MessageOnlyIn
 from shared.jobs import JobRequest, Message
+from shared.principals import Principal
 
 router = APIRouter(tags=["chat"])
 
@@ -21,7 +22,13 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "The answer", "content": {"text/event-stream": {"example": example}}},
         **documented(
-            "invalid_request", "unauthorized", "idempotency_conflict", "gone", "queue_full", "storage_unavailable"
+            "invalid_request",
+            "unauthorized",
+            "forbidden",
+            "idempotency_conflict",
+            "gone",
+            "queue_full",
+            "storage_unavailable",
         ),
     }
 
@@ -29,16 +36,18 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
 _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 
 
-async def _answer(node: Node, tenant: str, request: JobRequest, dialect_name: str, key: str | None) -> Response:
-    record, replayed = await take_in(node, tenant, request, check_key(key))
+async def _answer(
+    node: Node, principal: Principal, request: JobRequest, dialect_name: str, key: str | None
+) -> Response:
+    record, replayed = await take_in(node, principal.tenant, request, check_key(key))
     return created(node, record, dialect(dialect_name), replayed=replayed)
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)
-async def chat(body: ChatIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
+async def chat(body: ChatIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None) -> Response:
     """Come back with `GET /jobs/{id}/events?dialect=chat` and the last `id:`; the id is in `Location`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)], system=body.system_prompt)
-    return await _answer(node, tenant, request, "chat", idempotency_key)
+    return await _answer(node, principal, request, "chat", idempotency_key)
 
 
 @router.post(
@@ -47,19 +56,23 @@ async def chat(body: ChatIn, node: NodeDep, tenant: Tenant, idempotency_key: Key
     response_class=Response,
     responses=_documented('data: {"event": "start", "model": "gpt-4o-mini"}\n\n'),
 )
-async def chat_meta(body: MessageOnlyIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
+async def chat_meta(
+    body: MessageOnlyIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+) -> Response:
     """As /chat/stream, with a start, a count of tokens and a latency. Dialect `chat-meta`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)])
-    return await _answer(node, tenant, request, "chat-meta", idempotency_key)
+    return await _answer(node, principal, request, "chat-meta", idempotency_key)
 
 
 @router.post("/anthropic/stream", summary="Chat by Anthropic", response_class=Response, responses=_CHAT)
-async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
+async def anthropic(
+    body: AnthropicIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+) -> Response:
     """As /chat/stream."""
     request = JobRequest(
         "anthropic", node.settings.anthropic_model, [Message("user", body.message)], system=body.system
     )
-    return await _answer(node, tenant, request, "chat", idempotency_key)
+    return await _answer(node, principal, request, "chat", idempotency_key)
 
 
 @router.post(
@@ -68,7 +81,9 @@ async def anthropic(body: AnthropicIn, node: NodeDep, tenant: Tenant, idempotenc
     response_class=Response,
     responses=_documented('data: {"token": "Hello"}\n\n'),
 )
-async def langchain(body: MessageOnlyIn, node: NodeDep, tenant: Tenant, idempotency_key: KeyHeader = None) -> Response:
+async def langchain(
+    body: MessageOnlyIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+) -> Response:
     """Dialect `langchain`."""
     request = JobRequest("langchain", node.settings.langchain_model, [Message("user", body.message)])
-    return await _answer(node, tenant, request, "langchain", idempotency_key)
+    return await _answer(node, principal, request, "langchain", idempotency_key)

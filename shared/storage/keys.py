@@ -23,8 +23,19 @@ COMPACT_FORM_MS = ERASE_MS
 deleted log itself."""
 IDEMPOTENCY_MS = DAY_MS
 
-PERMANENT = frozenset({"tailrace:open", "tailrace:queue"})
-"""The only keys without a time to live: the index of open jobs and arq's queue. Their members come and go."""
+API_KEYS = "tailrace:keys"
+"""Control, hash key id → API key without its secret. Permanent: a key lives until it is revoked, and is listed then."""
+API_KEYS_VERSION = "tailrace:keys:version"
+"""Control, number that rises with every change of a key, so that nodes need not read them all to see one. Permanent."""
+API_KEYS_USED = "tailrace:keys:used"
+"""Control, hash key id → when it was used last, ms. Permanent, with the keys."""
+
+SIGNING_KEYS = "tailrace:keys:signing"
+"""Control, hash kid → what capability tokens are signed with. Permanent: replaced by `tailrace keys rotate`."""
+
+PERMANENT = frozenset({"tailrace:open", "tailrace:queue", API_KEYS, API_KEYS_VERSION, API_KEYS_USED, SIGNING_KEYS})
+"""The only keys without a time to live: the index of open jobs and arq's queue, whose members come and go, and the API
+keys and signing keys, which an operator makes and takes away."""
 
 
 class JobKeys(NamedTuple):

@@ -8,6 +8,8 @@ from tests.support.wire import Wire, assert_problem, scripted
 PROTECTED = [
     ("POST", "/jobs"),
     ("GET", "/jobs"),
+    ("GET", "/metrics"),
+    ("POST", "/jobs/{id}/tokens"),
     ("GET", "/jobs/{id}"),
     ("GET", "/jobs/{id}/events"),
     ("POST", "/jobs/{id}/cancel"),
@@ -17,8 +19,9 @@ PROTECTED = [
     ("POST", "/anthropic/stream"),
     ("POST", "/langchain/stream"),
 ]
-BODIES = {path: {"message": "hi"} for method, path in PROTECTED if "stream" in path} | {"/jobs": scripted("hello")}
-OPEN = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/", "/console/app.js"]
+BODIES = {path: {"message": "hi"} for method, path in PROTECTED if "stream" in path}
+BODIES |= {"/jobs": scripted("hello"), "/jobs/{id}/tokens": {}}
+OPEN = ["/healthz", "/readyz", "/openapi.json", "/docs", "/", "/console/app.js"]
 WRONG = ["", "Bearer", "Bearer wrong", "Bearer key-of-acme2", "Basic a2V5LW9mLWFjbWU=", "key-of-acme", "Bearer ü"]
 
 

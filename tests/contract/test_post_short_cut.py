@@ -118,4 +118,4 @@ def _without_names(answer: bytes) -> tuple[list[bytes], dict[str, Any]]:
     return _head(answer), {name: value for name, value in body.items() if name not in _NAMES}
 
 
-_NAMES = {"request_id", "id", "created_at", "events_url"}
+_NAMES = {"request_id", "id", "created_at", "events_url", "read_token"}

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from shared.principals import digest_of
 from shared.settings import Settings
 
+LOOPBACK = ("127.0.0.1", "127.0.0.2", "127.255.255.254", "localhost", "::1", "[::1]", "0:0:0:0:0:0:0:1")
+BEYOND = (
+    "0.0.0.0", "::", "[::]", "", "10.0.0.5", "192.168.1.1", "169.254.169.254", "fe80::1", "2001:db8::1",
+    "example.com", "localhost.example.com", "127.0.0.1.example.com", "127.1", "0", "2130706433", " 127.0.0.1",
+)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 UNITS = ("_s", "_ms", "_bytes", "_events", "_tokens", "_connections", "_jobs", "_tries", "_percent", "_port")
 COUNTS = {"port", "slots", "replicas", "retry_budget_floor", "circuit_failures"}
@@ -112,16 +118,41 @@ def test_a_chain_that_is_not_name_module_attribute_is_refused_with_the_part(
     ("acme:with:colons:", {"with:colons:": "acme"}),
 ])  # fmt: skip
 def test_api_keys_are_read_from_one_line(text: str, keys: dict[str, str]) -> None:
-    assert Settings(api_keys=text).tenants_by_key == keys
+    chosen = Settings(api_keys=text).chosen_keys
+    assert {key.digest: key.tenant for key in chosen.values()} == {digest_of(key): name for key, name in keys.items()}
 
 
 @pytest.mark.parametrize("text", ["s3cret", "acme:", ":s3cret", "a/b:s3cret", "a b:s3cret", "{a}:s3cret", "-:s3cret"])
 def test_api_keys_that_are_not_tenant_and_key_are_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ValueError, match="TAILRACE_API_KEYS is tenant:key") as caught:
-        _ = Settings(api_keys=f"good:one,{text}").tenants_by_key
+        _ = Settings(api_keys=f"good:one,{text}").chosen_keys
     assert "s3cret" not in str(caught.value)
 
 
 def test_one_key_for_two_tenants_is_refused() -> None:
     with pytest.raises(ValueError, match="TAILRACE_API_KEYS"):
-        _ = Settings(api_keys="acme:same,umbrella:same").tenants_by_key
+        _ = Settings(api_keys="acme:same,umbrella:same").chosen_keys
+
+
+def test_a_file_of_keys_counts_beside_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# of the file\nacme:one\numbrella:two\n")
+    chosen = Settings(api_keys="acme:three", api_keys_file=str(tmp_path / "keys")).chosen_keys
+    assert chosen.keys() == {digest_of(key) for key in ("one", "two", "three")}
+
+
+def test_a_file_of_keys_that_cannot_be_read_opens_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="TAILRACE_API_KEYS_FILE"):
+        _ = Settings(api_keys_file=str(tmp_path / "missing")).chosen_keys
+    (tmp_path / "keys").write_text("umbrella:same")
+    with pytest.raises(ValueError, match="TAILRACE_API_KEYS_FILE"):
+        _ = Settings(api_keys="acme:same", api_keys_file=str(tmp_path / "keys")).chosen_keys
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_what_only_this_machine_reaches_is_loopback(host: str) -> None:
+    assert Settings(host=host).on_loopback
+
+
+@pytest.mark.parametrize("host", BEYOND)
+def test_everything_else_is_not(host: str) -> None:
+    assert not Settings(host=host).on_loopback

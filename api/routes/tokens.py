@@ -1,0 +1,69 @@
+"""POST /jobs/{id}/tokens: the right to read or cancel one job, for a browser."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from fastapi import Body as BodyParam
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from api import tokens
+from api.auth import COOKIE, MayRead, demand
+from api.problems import documented
+from api.routes.common import NodeDep, job_of
+from api.schemas import Body, TokenOut
+from shared.errors import TailraceError
+from shared.events import rfc3339
+from shared.principals import Right
+
+router = APIRouter(tags=["jobs"])
+
+
+class TokenIn(Body):
+    """What the token is to be."""
+
+    rights: list[Literal["read", "cancel"]] = Field(["read"], min_length=1, max_length=2)
+    ttl_s: int | None = Field(None, ge=1, description="at most until the job's deadline and ten minutes, the default")
+    cookie: bool = Field(False, description="also set it as a cookie for the path of this job")
+
+
+@router.post(
+    "/jobs/{job_id}/tokens",
+    status_code=201,
+    response_model=TokenOut,
+    summary="A token for one job",
+    responses=documented("invalid_request", "unauthorized", "forbidden", "not_found", "gone", "storage_unavailable"),
+)
+async def mint(
+    principal: MayRead, job_id: str, node: NodeDep, asked: Annotated[TokenIn | None, BodyParam()] = None
+) -> Response:
+    """For `?token=`, the Authorization header or a cookie. It takes a key; a token mints no other.
+
+    Without a body: a token that reads, for as long as one may.
+    """
+    body = asked or TokenIn()
+    if principal.job_id is not None:
+        raise TailraceError("forbidden", "A token mints no other; ask with the key.")
+    job, rights = job_of(principal, job_id), frozenset(map(Right, body.rights))
+    for right in rights:
+        demand(principal, right)
+    record = await node.store.show(job)
+    expires_s = tokens.expiry(record.deadline_ms, body.ttl_s, node.settings.token_slack_s)
+    token = node.keyring.mint(job, principal, rights, expires_s)
+    answer = JSONResponse(
+        {"token": token, "rights": sorted(rights), "expires_at": rfc3339(expires_s * 1000)},
+        201,
+        {"Cache-Control": "no-store"},
+    )
+    if body.cookie:
+        answer.set_cookie(
+            COOKIE,
+            token,
+            expires=expires_s,
+            path=f"/jobs/{job.id}",
+            httponly=True,
+            # A page of another site asks with credentials, where its origin is allowed; browsers demand Secure for it.
+            samesite="none" if node.settings.allowed_origins else "strict",
+            secure=bool(node.settings.allowed_origins) or not node.settings.on_loopback,
+        )
+    return answer

@@ -1,0 +1,93 @@
+"""Every route of the OpenAPI document, for two tenants and for nobody: a new one without a check fails here."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shared.principals import Right
+from tests.contract.conftest import Strict
+from tests.support.wire import Wire, assert_problem, scripted
+
+OPEN = {"/healthz", "/readyz"}
+"""What needs no key, beside the document itself."""
+BODIES: dict[tuple[str, str], Any] = {("post", "/jobs"): scripted("hello"), ("post", "/jobs/{job_id}/tokens"): {}}
+CHAT = {"message": "hi"}
+
+
+def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Method, path and a sound body of each operation."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            body = BODIES.get((method, path), CHAT if "requestBody" in operation else None)
+            yield method.upper(), path, body
+
+
+async def _document(strict: Strict) -> dict[str, Any]:
+    document: dict[str, Any] = (await strict.nobody.ask("GET", "/openapi.json")).json()
+    return document
+
+
+@pytest.mark.requirement("AU-1")
+async def test_no_route_answers_anything_without_a_key(strict: Strict) -> None:
+    job = await strict.acme.submit("hello")
+    for method, path, body in routes(await _document(strict)):
+        answer = await strict.nobody.ask(method, path.format(job_id=job), body)
+        if path in OPEN:
+            assert answer.status_code == 200
+        else:
+            assert_problem(answer, 401, "unauthorized")
+
+
+@pytest.mark.requirement("AU-2")
+async def test_no_route_shows_or_touches_a_job_of_another_tenant(strict: Strict) -> None:
+    job = await strict.acme.submit("words of acme")
+    before = await strict.acme.ended(job)
+    walked = 0
+    for method, path, body in routes(await _document(strict)):
+        answer = await strict.umbra.ask(method, path.format(job_id=job), body)
+        if "{job_id}" in path:
+            walked += 1
+            assert_problem(answer, 404, "not_found")
+        elif method == "GET":
+            assert job not in answer.text
+        assert "words of acme" not in answer.text
+    assert walked >= 5
+    assert await strict.acme.show(job) == before
+
+
+async def _key(strict: Strict, tenant: str, rights: str) -> str:
+    """A key as an operator makes one."""
+    url = strict.cluster.valkey.url
+    arguments = ("-m", "cli.main", "keys", "create", tenant, "--rights", rights, "--json", "--redis-url", url)
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return str(json.loads(said)["key"])
+
+
+@pytest.mark.requirement("AU-5")
+async def test_every_route_wants_one_right_and_a_key_without_it_is_forbidden(strict: Strict) -> None:
+    job = await strict.acme.submit("hello")
+    await strict.acme.ended(job)
+    keys = {right: await _key(strict, "acme", right) for right in Right}
+    wanted: dict[tuple[str, str], list[Right]] = {}
+    for method, path, body in routes(await _document(strict)):
+        if path in OPEN:
+            continue
+        for right, key in keys.items():
+            async with Wire(strict.acme.url, key) as wire:
+                answer = await wire.ask(method, path.format(job_id=job), body)
+            assert answer.status_code != 401, (method, path, right)
+            if answer.status_code == 403:
+                assert_problem(answer, 403, "forbidden")
+            else:
+                wanted.setdefault((method, path), []).append(right)
+    assert {len(rights) for rights in wanted.values()} == {1}, wanted
+    assert wanted["POST", "/jobs"] == [Right.SUBMIT]
+    assert wanted["GET", "/jobs/{job_id}/events"] == wanted["GET", "/jobs"] == [Right.READ]
+    assert wanted["DELETE", "/jobs/{job_id}"] == wanted["POST", "/jobs/{job_id}/cancel"] == [Right.CANCEL]
+    assert wanted["GET", "/metrics"] == [Right.ADMIN]
