@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
-from api.node import node_of
+from api.node import Node, node_of
 from api.tokens import looks_like_token
 from shared.errors import TailraceError
 from shared.principals import Principal, Right
@@ -21,11 +21,24 @@ COOKIE = "tailrace_token"
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who sent the request: by `Authorization: Bearer`, or by a capability token as `?token=` or cookie.
+    """Who sent the request: by `Authorization: Bearer`, or by a capability token as `?token=` or cookie. Counted, once,
+    as one of its requests.
 
-    TailraceError `unauthorized` where nothing of that opens anything; `forbidden` for a cookie that another site sent.
+    TailraceError `unauthorized` where nothing of that opens anything; `forbidden` for a cookie that another site sent;
+    `rate_limited` where too many come.
     """
     node = node_of(request)
+    try:
+        principal = await _principal_of(request, node)
+    except TailraceError as error:
+        if error.code == "unauthorized":
+            node.limiter.failed()
+        raise
+    await node.limiter.let_pass(principal, request.scope)
+    return principal
+
+
+async def _principal_of(request: Request, node: Node) -> Principal:
     if (header := request.headers.get("authorization")) is not None:
         scheme, given = get_authorization_scheme_param(header)
         return await node.keyring.principal(given if scheme.lower() == "bearer" else "")

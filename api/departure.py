@@ -42,10 +42,11 @@ class Departure:
     `expires_s`: when the client's leave to read ends, seconds since 1970; None: never.
     """
 
-    __slots__ = ("_expires_s", "_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone")
+    __slots__ = ("_expires_s", "_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone", "makes_room")
 
     def __init__(self, leaving: Leaving, wire: Wire | None, receive: Receive, expires_s: float | None = None) -> None:
         self.client_gone = False
+        self.makes_room = False
         self._expires_s = expires_s
         self._leaving = leaving
         self._wire = wire
@@ -89,6 +90,11 @@ class Departure:
     def node_leaves(self) -> None:
         """Streams leave one after the other, or their readers would all come back in the same moment."""
         self._break_at(asyncio.get_running_loop().time() + random.uniform(0, self._leaving.spread_s))
+
+    def make_room(self) -> None:
+        """The reader has to go now: newer ones of its key have taken its place."""
+        self.makes_room = True
+        self._break_at(0.0)
 
     def _client_left(self) -> None:
         self.client_gone = True

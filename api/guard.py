@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connection import CloseWithoutAnswerError, abort
+from api.limits import QUOTA
 from api.problems import problem
 from shared import metrics
 from shared.errors import TailraceError
@@ -41,7 +42,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 answered = True
                 _count(scope, str(message["status"]))
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in scope.get(QUOTA, ()):
+                    headers[name] = value
             await send(message)
 
         try:

@@ -8,9 +8,11 @@ import re
 
 import msgspec
 
+from api.limits import within
 from api.node import Node
 from shared.errors import TailraceError
 from shared.jobs import JobKey, JobRecord, JobRequest, new_job_id
+from shared.principals import Principal
 from shared.storage.control import Reservation
 from shared.storage.creation import Creation
 from shared.storage.keys import OPEN_SLACK_MS
@@ -34,16 +36,20 @@ def fingerprint(request: JobRequest) -> str:
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
 
 
-async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key: str | None) -> tuple[JobRecord, bool]:
+async def take_in(
+    node: Node, principal: Principal, asked: JobRequest, idempotency_key: str | None
+) -> tuple[JobRecord, bool]:
     """The job for a POST, and whether it was made before (a replay of the same key and body)."""
     settings = node.settings
     if node.leaving.done():
         raise TailraceError("draining", retry_after_s=1)
+    tenant, limits = principal.tenant, node.limiter.of(principal)
+    request = within(limits, asked, frozenset(settings.chains))
     job, others = JobKey(tenant, new_job_id()), False
     ttl_s = request.ttl_s or settings.job_ttl_s
     keep_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + ttl_s * 1000
     if idempotency_key is not None:
-        wanted = Reservation(job.id, fingerprint(request))
+        wanted = Reservation(job.id, fingerprint(asked))  # what a limit adds may change
         found = await node.control.reserve(tenant, idempotency_key, wanted, keep_ms)
         if found.fingerprint != wanted.fingerprint:
             raise TailraceError("idempotency_conflict")
@@ -54,8 +60,9 @@ async def take_in(node: Node, tenant: str, request: JobRequest, idempotency_key:
                 if settings.replicas:  # the first answer may have been that they do not have it
                     await node.store.create(_creation(node, job, request, ttl_s))
                 return existing, True
-    await node.maker.find_room()
-    made = await node.maker.make(_creation(node, job, request, ttl_s))
+    node.load.find_room()
+    place = await node.maker.find_room(job, limits)
+    made = await node.maker.make(_creation(node, job, request, ttl_s), place)
     # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.
     return made or await node.store.show(job), others
 

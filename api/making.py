@@ -9,8 +9,10 @@ import logging
 import time
 from contextlib import suppress
 
+from shared import metrics
 from shared.errors import StorageError, TailraceError
-from shared.jobs import JobRecord
+from shared.jobs import JobKey, JobRecord
+from shared.limits import Limits
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.storage.batch import Batcher
@@ -19,11 +21,14 @@ from shared.storage.control import OPEN_COUNT, Control
 from shared.storage.creation import Creation
 from shared.storage.jobs import JobStore
 from shared.storage.keys import OPEN_SLACK_MS, TOMBSTONE_MS
-from shared.storage.transactions import RefusedError, Transactions
+from shared.storage.limits import LimitStore, Place
+from shared.storage.transactions import Command, RefusedError, Transactions
 
 log = logging.getLogger(__name__)
 
 _LOOK_LASTS_S = 1.0
+_REFUSALS = {"queue_full": "queue", "too_many_jobs": "jobs", "budget_spent": "tokens"}
+"""By what name the metrics count them."""
 _NODES = 16
 """So many nodes may rely on what they have seen, and together still not pass the limit unseen."""
 
@@ -71,6 +76,7 @@ class Maker:
         queue: Queue,
         batcher: Batcher,
         transactions: Transactions | None,
+        limits: LimitStore,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -78,11 +84,27 @@ class Maker:
         self._queue = queue
         self._batcher = batcher
         self._transactions = transactions
+        self._limits = limits
         self._room = Room(settings.max_queued_jobs)
 
-    async def find_room(self) -> None:
-        """Nothing, or `queue_full`. Before anything is written: a refusal must neither count as a job nor take away
-        another's place."""
+    async def find_room(self, job: JobKey, limits: Limits) -> Place | None:
+        """Room for the job, or `queue_full`, `too_many_jobs`, `budget_spent`. Before anything is written: a refusal
+        must neither count as a job nor take away another's place.
+
+        Where its tenant's jobs are limited the job gets a place, which is counted with all others in one act; where
+        not, a look at their number will do.
+        """
+        try:
+            if limits.open_jobs or limits.tokens_per_day:
+                return await self._limits.admit(job, _now_ms(), limits, self._settings.max_queued_jobs)
+            await self._look_for_room()
+        except TailraceError as error:
+            if error.code in _REFUSALS:
+                metrics.REFUSALS.labels(_REFUSALS[error.code]).inc()
+            raise
+        return None
+
+    async def _look_for_room(self) -> None:
         if self._room.take(time.monotonic()):
             return
         if not self._seen(await self._control.open_count()):
@@ -93,14 +115,15 @@ class Maker:
         waiting = 0 if self._transactions is None else self._transactions.under_way
         return self._room.seen(count + waiting, time.monotonic())
 
-    async def make(self, creation: Creation) -> JobRecord | None:
+    async def make(self, creation: Creation, place: Place | None = None) -> JobRecord | None:
         """The job, indexed and offered; None where it was there already. `gone`, or StorageError before its log."""
-        created_ms = time.time_ns() // 1_000_000
+        created_ms = _now_ms()
+        keeping = [] if place is None else place.keeping(creation.deadline_s)
         # A server that has forgotten a script is told it by the batcher; until then nobody knows what this one takes.
         if self._transactions is not None and (flags := self._batcher.flags) is not None:
             with suppress(RefusedError):
-                return await self._at_once(self._transactions, creation, created_ms, flags)
-        await self._control.index(creation.job, created_ms, self._listed_ms)
+                return await self._at_once(self._transactions, creation, created_ms, flags, keeping)
+        await self._control.index(creation.job, created_ms, self._listed_ms, keeping)
         made = await self._store.create(creation)
         try:
             await self._queue.offer(creation.job, epoch=0, priority=creation.request.priority)
@@ -109,9 +132,9 @@ class Maker:
         return made
 
     async def _at_once(
-        self, transactions: Transactions, creation: Creation, created_ms: int, flags: bool
+        self, transactions: Transactions, creation: Creation, created_ms: int, flags: bool, keeping: list[Command]
     ) -> JobRecord | None:
-        index = self._control.indexing(creation.job, created_ms, self._listed_ms)
+        index = [*self._control.indexing(creation.job, created_ms, self._listed_ms), *keeping]
         offer = self._queue.offering(creation.job, epoch=0, priority=creation.request.priority)
         try:
             replies = await transactions.carry_out([*index, creation.command(flags), *offer, OPEN_COUNT])
@@ -133,6 +156,10 @@ class Maker:
         # The tenant's list is trimmed by one measure for all its jobs, or a short-lived one would take others off it.
         settings = self._settings
         return round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + settings.max_job_ttl_s * 1000 + TOMBSTONE_MS
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _not_offered(creation: Creation, error: Exception) -> None:

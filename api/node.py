@@ -10,18 +10,25 @@ from fastapi import Request
 from api.attendance import Attendance
 from api.departure import Leaving
 from api.keyring import Keyring
+from api.limits import Limiter
+from api.load import Load
 from api.making import Maker
+from api.permits import PATIENCE_S
 from api.reader import Reader
+from api.readers import Readers
 from api.tail import Tails
 from shared.jobs import JobKey
+from shared.limits import LimitTable
 from shared.queue import Queue
 from shared.recovery import Reaper
 from shared.settings import Settings
+from shared.spending import Spending
 from shared.storage.api_keys import ApiKeys
 from shared.storage.batch import Batcher
 from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
+from shared.storage.limits import LimitStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
 from shared.storage.reads import Joined
@@ -45,6 +52,9 @@ class Node:
     attendance: Attendance
     leaving: Leaving
     keyring: Keyring
+    limiter: Limiter
+    readers: Readers
+    load: Load
 
     @property
     def faults_on_request(self) -> bool:
@@ -86,14 +96,20 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         # Not where replicas have to have a job before it is answered: the batcher waits for them.
         one_store = settings.control_url == settings.redis_url and not settings.replicas
         transactions = Transactions(control_redis) if one_store else None
-        maker = Maker(settings, store, control, queue, batcher, transactions)
+        limit_scripts, name = Batcher(control_redis), process_name("api")
+        limit_store = LimitStore(limit_scripts, lease_s=settings.limit_lease_s)
+        table = LimitTable(settings)
+        maker = Maker(settings, store, control, queue, batcher, transactions, limit_store)
         tails = Tails(
             EventLog(log_redis, following), notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events
         )
-        reaper = Reaper(store, control, queue, owner=process_name("api"), lease_s=settings.lease_s)
+        spending = Spending(table, limit_store)
+        reaper = Reaper(store, control, queue, owner=name, lease_s=settings.lease_s, spending=spending)
         attendance = Attendance(store)
         keyring = Keyring(ApiKeys(control_redis), settings)
         await keyring.open_up()
+        limiter = Limiter(settings, table, limit_store, lambda: not keyring.is_open, PATIENCE_S)
+        readers, load = Readers(limit_store, name), Load(settings, control, store)
         async with asyncio.TaskGroup() as group:
             running = [
                 batcher.run(),
@@ -104,13 +120,30 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
                 reaper.run(),
                 attendance.run(),
                 keyring.run(),
+                limit_scripts.run(),
+                readers.run(),
+                load.run(),
             ]
             if transactions is not None:
                 running.append(transactions.run())
             loops = [group.create_task(loop) for loop in running]
             leaving = Leaving(settings.drain_spread_s)
             try:
-                yield Node(settings, store, event_log, control, queue, maker, tails, attendance, leaving, keyring)
+                yield Node(
+                    settings,
+                    store,
+                    event_log,
+                    control,
+                    queue,
+                    maker,
+                    tails,
+                    attendance,
+                    leaving,
+                    keyring,
+                    limiter,
+                    readers,
+                    load,
+                )
             finally:
                 await end(*loops)
 

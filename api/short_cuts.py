@@ -91,7 +91,7 @@ async def _events(job_id: str, request: Request) -> Response:
     principal = demand(await principal_of(request), Right.READ)
     job = job_of(principal, job_id)
     start = start_of(request, given.get("last_event_id"))
-    return await events.answer(node, job, start, dialect(given.get("dialect", "native")), principal.expires_s)
+    return await events.answer(node, job, start, dialect(given.get("dialect", "native")), principal)
 
 
 async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response | None:

@@ -43,6 +43,14 @@ def token_expired() -> bytes:
     return frame(None, "token_expired", _json({"code": code.code, "message": f"{code.title}. {code.advice}"}))
 
 
+def too_many_readers(retry_ms: int) -> bytes:
+    """The end of a stream whose reader has to go for newer ones of its key. Told to wait, for it would come back at
+    once and send another away."""
+    code = CODES["too_many_readers"]
+    body = _json({"code": code.code, "message": f"{code.title}. {code.advice}"})
+    return retry(retry_ms) + frame(None, code.code, body)
+
+
 def frame(event_id: EventId | None, name: str | None, body: bytes) -> bytes:
     """One frame. `body` is JSON on one line; a name is one of ours, so nothing can be injected."""
     head = b"" if event_id is None else b"id: %d-%d\n" % event_id

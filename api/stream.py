@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from api.departure import Departure
 from api.dialects import Dialect
 from api.node import Node
 from api.reader import Lost, Reader, Run, Start
+from api.readers import Seat
 from api.sink import Sink
 from shared import metrics
 from shared.errors import StorageError
@@ -51,6 +52,7 @@ class EventStream(Response):
         *,
         made_here: bool,
         expires_s: float | None = None,
+        seat: Seat | None = None,
     ) -> None:
         super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]  # Starlette counts an empty body; this one has no length
@@ -60,6 +62,7 @@ class EventStream(Response):
         self._dialect = dialect
         self._made_here = made_here
         self._expires_s = expires_s
+        self._seat = seat
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve the response until its end, the client's, or the node's, whichever comes first.
@@ -71,7 +74,8 @@ class EventStream(Response):
         attended = self._record.key if asks(self._record) else None
         stream = _Stream(self._node, self._start, self._dialect, send, wire_of(scope), self.raw_headers)
         reader = self._node.reader(self._record.key, together=self._dialect.joins)
-        return stream.run(reader, attended, scope, receive, made_here=self._made_here, expires_s=self._expires_s)
+        more = {"made_here": self._made_here, "expires_s": self._expires_s, "seat": self._seat}
+        return stream.run(reader, attended, scope, receive, **more)  # type: ignore[arg-type]
 
 
 class _Stream:
@@ -106,17 +110,20 @@ class _Stream:
         *,
         made_here: bool,
         expires_s: float | None,
+        seat: Seat | None,
     ) -> None:
-        """Serve it. `attended`: the job, where it is to be known that somebody reads it."""
+        """Serve it. `attended`: the job, where it is to be known that somebody reads it. `seat`: what the reader is
+        counted by."""
         whole = False
         with metrics.READERS.track_inprogress(), self._node.attendance.reading(attended):
             async with Departure(self._node.leaving, self._wire, receive, expires_s) as departure:
-                whole = await self._write(reader, begin=made_here)
+                with nullcontext() if seat is None else self._node.readers.reading(seat, departure):
+                    whole = await self._write(reader, begin=made_here)
         gone = departure.client_gone and not whole
         metrics.STREAM_ENDS.labels("whole" if whole else "left" if gone else "cut").inc()
         if gone:
             return
-        last = b"" if whole else self._farewell(expired=departure.expired)
+        last = b"" if whole else self._farewell(departure)
         try:
             if last is not None:
                 await self._say(last, more=False)
@@ -125,12 +132,14 @@ class _Stream:
             log.info("a reader is cut: it did not take the end")
         await abort(scope, receive)
 
-    def _farewell(self, *, expired: bool) -> bytes | None:
+    def _farewell(self, departure: Departure) -> bytes | None:
         """What a reader is told who comes back after a clean end; None for one that has to see the end as an error."""
         if not (self._begun and self._dialect.reconnects):
             return None
-        if expired:
+        if departure.expired:
             return sse.token_expired()
+        if departure.makes_room:
+            return sse.too_many_readers(random.randint(5_000, 15_000))
         return sse.retry(random.randint(200, 2000)) if self._node.leaving.done() else None
 
     async def _write(self, reader: Reader, *, begin: bool) -> bool:

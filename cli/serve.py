@@ -27,6 +27,7 @@ def settings_with(**options: Any) -> "Settings":
     """The environment's settings with the command's options over them; a usage error names what is wrong."""
     from pydantic import ValidationError
 
+    from shared.limits import LimitTable
     from shared.settings import Settings
 
     for name, value in options.items():
@@ -35,6 +36,7 @@ def settings_with(**options: Any) -> "Settings":
     try:
         settings = Settings()
         settings.chosen_keys, settings.signing_keys, settings.allowed_origins  # noqa: B018 - read for their checks
+        LimitTable(settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = "TAILRACE_" + "_".join(map(str, first["loc"])).upper()

@@ -207,6 +207,14 @@ def job_id_prefix(ms: int) -> str:
     return _base32(max(ms, 0), 10)
 
 
+def job_id_ms(job_id: str) -> int:
+    """When a job's id was made, ms since 1970 by the clock of its node."""
+    number = 0
+    for letter in job_id[:10]:
+        number = number << 5 | _ALPHABET.index(letter)
+    return number
+
+
 def is_job_id(text: str) -> bool:
     """Whether `text` has the form of a job id."""
     return len(text) == 26 and all(letter in _ALPHABET for letter in text)

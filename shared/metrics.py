@@ -108,6 +108,9 @@ HANDED_OVER = Counter("tailrace_jobs_handed_over", "Jobs given back unfinished i
 REQUESTS = Counter(
     "tailrace_http_requests", "Requests, by route and status", ["method", "route", "status"], registry=API
 )
+REFUSALS = Counter(
+    "tailrace_refusals", "Requests refused and readers sent away for a limit or for load", ["limit"], registry=API
+)
 READERS = Gauge("tailrace_readers", "Event streams that are open now", registry=API)
 STREAMS = Counter("tailrace_streams", "Event streams begun, by where they start", ["start"], registry=API)
 STREAM_ENDS = Counter("tailrace_stream_ends", "Event streams ended, by how", ["how"], registry=API)

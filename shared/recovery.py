@@ -13,6 +13,7 @@ from shared import metrics
 from shared.errors import RecordError, StorageError
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, TERMINAL, JobKey, Status
 from shared.queue import Queue, offer_id
+from shared.spending import Spending
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore, Standing
 
@@ -75,11 +76,21 @@ def judge(
 class Reaper:
     """Owned by a composition root, which keeps `run()` in its task group."""
 
-    def __init__(self, store: JobStore, control: Control, queue: Queue, *, owner: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        control: Control,
+        queue: Queue,
+        *,
+        owner: str,
+        lease_s: float,
+        spending: Spending | None = None,
+    ) -> None:
         self._store = store
         self._control = control
         self._queue = queue
         self._owner = owner
+        self._spending = spending
         self._lease_s = lease_s
         self._now_s = asyncio.get_running_loop().time
         self._trust_from_s = 0.0
@@ -168,6 +179,8 @@ class Reaper:
                 return 0
             if not ended:
                 return 0
+        if self._spending is not None:
+            await self._spending.tell_of_ended([job], self._store)
         await self._control.close(job)
         metrics.REAPER_ACTS.labels(todo.value).inc()
         return 1

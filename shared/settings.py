@@ -53,6 +53,24 @@ class Settings(BaseSettings):
     drain_s: float = Field(8.0, gt=0, description="after SIGTERM; below the 10 s of most supervisors")
     drain_spread_s: float = Field(2.0, ge=0, description="readers are sent away spread over so long")
 
+    # -- limits; shared/limits.py says which of them count only where there are keys. 0: none
+    limits_file: str = Field("", description="TOML, or JSON in a file *.json: other limits for some tenants")
+    key_requests_per_s: float = Field(100.0, ge=0, description="requests of one key, on all nodes together")
+    key_request_burst: int = Field(200, ge=1, description="of one key at once; a page load is a burst")
+    key_readers: int = Field(1000, ge=0, description="event streams of one key, on all nodes together")
+    key_readers_per_job: int = Field(20, ge=0, description="event streams of one key on one job, on one node")
+    key_max_tokens: int = Field(0, ge=0, description="the most that a job may ask for; also for one that names none")
+    key_prompt_bytes: int = Field(0, ge=0, description="messages and system as JSON; max_body_bytes holds as well")
+    tenant_open_jobs: int = Field(2000, ge=0, description="a fifth of max_queued_jobs: none takes the place of all")
+    tenant_running_jobs: int = Field(0, ge=0, description="generations of one tenant at once, in all workers")
+    tenant_tokens_per_day: int = Field(0, ge=0, description="input and output of the jobs of one day, UTC")
+    failed_auth_per_s: float = Field(50.0, ge=0, description="requests without a valid key, of everybody at one node")
+    limit_lease_s: float = Field(10.0, gt=0, description="what a dead node counted for others is forgotten after this")
+    max_wait_s: float = Field(0.0, ge=0, description="expected wait for a worker beyond which a POST is answered 503")
+    store_full_percent: float = Field(
+        85.0, ge=0, le=100, description="of the log store's maxmemory, beyond which a POST is answered 503"
+    )
+
     # -- jobs
     job_deadline_s: float = Field(3600.0, gt=0, description="counted from the POST")
     job_ttl_s: int = Field(3600, ge=1, description="how long a job is kept after its end, unless it says so itself")

@@ -17,6 +17,7 @@ from shared.errors import ProviderError, StorageError
 from shared.jobs import JobKey, Status, Upstream
 from shared.queue import Queue
 from shared.settings import Settings
+from shared.spending import tokens_in
 from shared.storage.jobs import Claimed, JobStore, Refused
 from worker.attempt import Attempt
 from worker.claim import PROVIDER_ERROR, Claimer, Taken
@@ -64,6 +65,8 @@ class Generation:
         self.job = job
         self.epoch = taken.claimed.epoch
         """The epoch whose lease this worker renews."""
+        self.tokens = 0
+        """Used so far, all attempts together."""
         self.written = False
         """Its end stands in the log, written by this worker."""
         self.claiming = False
@@ -81,7 +84,10 @@ class Generation:
             self.epoch, self.claiming = taken.claimed.epoch, False
             async with asyncio.TaskGroup() as group:
                 run = _Run(self._tools, self, taken, group)
-                taken = await run.attempt(self._stop)
+                try:
+                    taken = await run.attempt(self._stop)
+                finally:
+                    self.tokens = max(self.tokens, run.tokens)
             if taken is None and run.upstream is not None:
                 await self._let_go(run.upstream, run.provider)
 
@@ -149,6 +155,12 @@ class _Run:
     def upstream(self) -> Upstream | None:
         """What goes on at the provider when nobody reads it."""
         return self._pump.upstream
+
+    @property
+    def tokens(self) -> int:
+        """Used so far; of an attempt that was cut short at least those that it has shown."""
+        before = tokens_in(self._taken.claimed.record.usage)
+        return max(tokens_in(self._attempt.usage), before + self._attempt.tokens)
 
     @property
     def provider(self) -> str:

@@ -12,15 +12,18 @@ from arq.connections import ArqRedis
 
 from shared import metrics
 from shared.errors import StorageError
+from shared.limits import LimitTable
 from shared.queue import Queue, arq_pool
 from shared.recovery import Reaper
 from shared.settings import Settings
+from shared.spending import Spending
 from shared.storage.batch import Batcher
 from shared.storage.compaction import LogCompaction
 from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
 from shared.storage.keys import job_of, worker_channel
+from shared.storage.limits import LimitStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
 from shared.tasks import end
@@ -37,6 +40,8 @@ from worker.pump import ProviderLookup
 from worker.runner import Runner
 
 log = logging.getLogger(__name__)
+
+_TELL_BEGUN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +109,24 @@ class Worker:
         claimer = Claimer(store, event_log, self.name, lease_ms)
         gate = Gate(settings, asyncio.get_running_loop().time)
         tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)
-        runner = Runner(tools, control, group)
+        table, limit_scripts = LimitTable(settings), Batcher(connections.control)
+        spending = Spending(table, LimitStore(limit_scripts, lease_s=settings.limit_lease_s))
+        runner = Runner(tools, control, group, spending)
         keeper = LeaseKeeper(
             store, self.name, lambda: runner.running, every_s=settings.lease_renew_s, lease_ms=lease_ms
         )
         intake = Intake(settings, runner, queue, connections.arq, connections.blocking)
-        reaper = Reaper(store, control, queue, owner=self.name, lease_s=settings.lease_s)
+        reaper = Reaper(store, control, queue, owner=self.name, lease_s=settings.lease_s, spending=spending)
         compactor = Compactor(control, LogCompaction(event_log, batcher), after_s=settings.compact_after_s)
         feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
-        background = (keeper.run(), reaper.run(), compactor.run(), self._listen(notices, runner))
-        loops = (batcher.run(), notices.run(), *background)
+        background = (
+            keeper.run(),
+            reaper.run(),
+            compactor.run(),
+            self._listen(notices, runner),
+            _count(runner, control),
+        )
+        loops = (batcher.run(), limit_scripts.run(), notices.run(), *background)
         serving = [group.create_task(loop) for loop in loops]
         try:
             await self._store_answers(store, control)
@@ -148,6 +161,17 @@ class Worker:
                 runner.stop(job_of(meta_key))
 
         await notices.listen(worker_channel(self.name), ended)
+
+
+async def _count(runner: Runner, control: Control) -> None:
+    """Tell how many jobs were begun here, for the estimate of the wait, until cancelled."""
+    told = 0
+    while True:
+        await asyncio.sleep(_TELL_BEGUN_S)
+        if runner.begun > told:
+            more, told = runner.begun - told, runner.begun
+            with contextlib.suppress(StorageError):  # then the wait looks longer than it is
+                await control.begun(more)
 
 
 async def _warm_up(providers: dict[str, Provider]) -> None:

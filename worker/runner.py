@@ -7,6 +7,7 @@ from shared import metrics
 from shared.errors import RecordError, StorageError
 from shared.jobs import JobKey
 from shared.queue import parse_offer
+from shared.spending import Spending
 from shared.storage.control import Control
 from shared.storage.jobs import Refused
 from worker.afterwards import Afterwards
@@ -27,7 +28,9 @@ class NotNowError(Exception):
 class Runner:
     """Owns every generation of the worker. `group` is the worker's task group."""
 
-    def __init__(self, tools: Tools, control: Control, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, tools: Tools, control: Control, group: asyncio.TaskGroup, spending: Spending | None = None
+    ) -> None:
         self._tools = tools
         self._group = group
         self._taken = 0
@@ -36,7 +39,13 @@ class Runner:
         self._last_chance = LastChance(tools.store, tools.worker)
         # Whoever gets an offer that stays in the queue finds its job taken, and the reaper an ended one in the index.
         self._to_withdraw = Afterwards[str](group, tools.queue.withdraw)
-        self._to_close = Afterwards[JobKey](group, control.close)
+        self._to_close = Afterwards[JobKey](group, self._close)
+        self._to_spend = Afterwards[JobKey](group, self._tell)
+        self._control = control
+        self._spending = spending
+        self._spent: dict[JobKey, int] = {}
+        self.begun = 0
+        """Jobs that were begun here."""
         self.draining = False
 
     @property
@@ -140,6 +149,7 @@ class Runner:
 
     async def _generate(self, generation: Generation) -> None:
         name = str(generation.job)
+        self.begun += 1
         self._running[name] = generation
         metrics.RUNNING.inc()
         try:
@@ -148,8 +158,25 @@ class Runner:
             metrics.RUNNING.dec()
             if self._running.get(name) is generation:
                 del self._running[name]
+        if self._spending is not None and self._spending.counts(generation.job):
+            self._spent[generation.job] = generation.tokens
+            self._to_spend.add(generation.job)
         if generation.written or await self._is_over(generation.job):
             self._to_close.add(generation.job)
+
+    async def _tell(self, *_: JobKey) -> None:
+        spent, self._spent = self._spent, {}
+        if spent and self._spending is not None:
+            try:
+                await self._spending.tell(spent)
+            except StorageError:
+                self._spent = {**spent, **self._spent}  # a job's last number is its highest
+                raise
+
+    async def _close(self, *jobs: JobKey) -> None:
+        # What they used first: if that fails, the reaper finds them on the index of open jobs, and tells.
+        await self._tell()
+        await self._control.close(*jobs)
 
     async def _is_over(self, job: JobKey) -> bool:
         (record,) = await self._tools.store.show_many([job])

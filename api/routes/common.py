@@ -11,6 +11,7 @@ from api.connection import CloseWithoutAnswerError
 from api.dialects import Dialect
 from api.node import Node, node_dependency
 from api.reader import Start
+from api.readers import Seat
 from api.stream import EventStream
 from shared.errors import StorageError, TailraceError
 from shared.events import START, TERMINAL, EventId
@@ -66,10 +67,8 @@ def start_of(request: Request, last_event_id: str | None) -> Start:
         ) from None
 
 
-async def resumed(
-    node: Node, record: JobRecord, start: Start, dialect: Dialect, expires_s: float | None = None
-) -> Response:
-    """The events of a job after a cursor, until `expires_s`: 204 where nothing can follow it, else an event stream.
+async def resumed(node: Node, record: JobRecord, start: Start, dialect: Dialect, principal: Principal) -> Response:
+    """The events of a job after a cursor, for `principal`: 204 where nothing can follow it, else an event stream.
 
     A store that is away closes the connection without an answer: EventSource would give up for ever on a 503 (R4).
     """
@@ -84,24 +83,28 @@ async def resumed(
             start = await _for_dialect_without_retraction(node, record, start, dialect)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return _event_stream(node, record, start, dialect, made_here=False, expires_s=expires_s)
+    return _event_stream(node, record, start, dialect, principal, made_here=False)
 
 
-def created(node: Node, record: JobRecord, dialect: Dialect, *, replayed: bool) -> EventStream:
+def created(node: Node, record: JobRecord, dialect: Dialect, principal: Principal, *, replayed: bool) -> EventStream:
     """The events of a job that this very request has made, or made before (`replayed`), from the first on."""
     start = Start(survivors=not dialect.retracts, new=not replayed)
-    response = _event_stream(node, record, start, dialect, made_here=True)
+    response = _event_stream(node, record, start, dialect, principal, made_here=True)
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
 
 
 def _event_stream(
-    node: Node, record: JobRecord, start: Start, dialect: Dialect, *, made_here: bool, expires_s: float | None = None
+    node: Node, record: JobRecord, start: Start, dialect: Dialect, principal: Principal, *, made_here: bool
 ) -> EventStream:
     headers = {"Location": f"/jobs/{record.key.id}", "X-Tailrace-Job": record.key.id}
     dialect.about(record.request.model)
-    return EventStream(node, record, start, dialect, headers, made_here=made_here, expires_s=expires_s)
+    limits = node.limiter.of(principal)
+    seat = Seat(principal.id, record.key.id, limits) if limits.on_readers else None
+    return EventStream(
+        node, record, start, dialect, headers, made_here=made_here, expires_s=principal.expires_s, seat=seat
+    )
 
 
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:

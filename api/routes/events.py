@@ -14,6 +14,7 @@ from api.reader import Start
 from api.routes.common import JobToRead, NodeDep, resumed, start_of
 from shared.errors import StorageError
 from shared.jobs import JobKey
+from shared.principals import Principal
 
 router = APIRouter(tags=["events"])
 
@@ -60,15 +61,13 @@ async def events(
     exact: Annotated[bool, Query(description="the entries as they were appended, none joined")] = False,
 ) -> Response:
     """Replays what follows the cursor, then tails the log until the terminal event."""
-    return await answer(
-        node, job, start_of(request, last_event_id), dialect(dialect_name, exact=exact), principal.expires_s
-    )
+    return await answer(node, job, start_of(request, last_event_id), dialect(dialect_name, exact=exact), principal)
 
 
-async def answer(node: Node, job: JobKey, start: Start, writer: Dialect, expires_s: float | None = None) -> Response:
+async def answer(node: Node, job: JobKey, start: Start, writer: Dialect, principal: Principal) -> Response:
     """The events of `job` after a cursor, or no answer at all where the store is away (R4)."""
     try:
         record = await node.store.show(job)
     except StorageError:
         raise CloseWithoutAnswerError from None
-    return await resumed(node, record, start, writer, expires_s)
+    return await resumed(node, record, start, writer, principal)

@@ -46,7 +46,12 @@ LIST_PAGES = 8
             "payload_too_large",
             "unsupported_media_type",
             "queue_full",
+            "rate_limited",
+            "too_many_jobs",
+            "budget_spent",
             "storage_unavailable",
+            "storage_full",
+            "overloaded",
             "draining",
         ),
     },
@@ -66,10 +71,10 @@ async def create(
 async def answer(node: Node, principal: Principal, body: JobIn, idempotency_key: str | None, accept: str) -> Response:
     """Take the job in; the answer is the job, or its events where they are accepted."""
     asked = body.to_request(node.settings, faults=node.faults_on_request)
-    record, replayed = await take_in(node, principal.tenant, asked, check_key(idempotency_key))
+    record, replayed = await take_in(node, principal, asked, check_key(idempotency_key))
     # A node that is leaving still names the job that it made; its events are to be had from another.
     if "text/event-stream" in accept and not node.leaving.done():
-        return created(node, record, dialect("native"), replayed=replayed)
+        return created(node, record, dialect("native"), principal, replayed=replayed)
     headers = {"Location": f"/jobs/{record.key.id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -28,7 +28,12 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
             "idempotency_conflict",
             "gone",
             "queue_full",
+            "rate_limited",
+            "too_many_jobs",
+            "budget_spent",
             "storage_unavailable",
+            "storage_full",
+            "overloaded",
         ),
     }
 
@@ -39,8 +44,8 @@ _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 async def _answer(
     node: Node, principal: Principal, request: JobRequest, dialect_name: str, key: str | None
 ) -> Response:
-    record, replayed = await take_in(node, principal.tenant, request, check_key(key))
-    return created(node, record, dialect(dialect_name), replayed=replayed)
+    record, replayed = await take_in(node, principal, request, check_key(key))
+    return created(node, record, dialect(dialect_name), principal, replayed=replayed)
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)

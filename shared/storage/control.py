@@ -5,6 +5,7 @@ steps is ordered so that a retry or the reaper completes any prefix (DESIGN §4,
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import OutOfMemoryError
@@ -22,6 +23,7 @@ OPEN_COUNT: Command = ("ZCARD", keys.OPEN)
 MOST_ENDED = 50_000
 """Ended jobs whose logs wait to be rewritten, at most: where no worker does it, older logs stay as they are."""
 _TURN_MS = 60_000
+_STARTS_MS = 3_600_000
 
 
 def _now_ms() -> int:
@@ -55,10 +57,10 @@ class Control:
         job_id, _, fingerprint = (stored or value).partition(" ")
         return Reservation(job_id, fingerprint)
 
-    async def index(self, job: JobKey, created_ms: int, keep_ms: int) -> None:
+    async def index(self, job: JobKey, created_ms: int, keep_ms: int, also: Sequence[Command] = ()) -> None:
         """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""
         with storage_errors():
-            for reply in await exchange(self._redis, self.indexing(job, created_ms, keep_ms)):
+            for reply in await exchange(self._redis, [*self.indexing(job, created_ms, keep_ms), *also]):
                 sound(reply)
 
     def indexing(self, job: JobKey, created_ms: int, keep_ms: int) -> list[Command]:
@@ -78,17 +80,20 @@ class Control:
         if not jobs:
             return
         names, now_ms = [str(job) for job in jobs], _now_ms()
+        left = _leaving(jobs)
         with storage_errors():
-            closed, *_ = await exchange(
+            replies = await exchange(
                 self._redis,
                 [
+                    *left,
                     ("ZREM", keys.OPEN, *names),
                     ("ZADD", keys.ENDED, *(part for name in names for part in (now_ms, name))),
                     ("ZREMRANGEBYRANK", keys.ENDED, 0, -MOST_ENDED - 1),
                     ("PEXPIRE", keys.ENDED, keys.DAY_MS),
                 ],
             )
-            sound(closed)  # the note is refused where memory is full: then the log stays as it was written
+            for reply in replies[: len(left) + 1]:
+                sound(reply)  # the note is refused where memory is full: then the log stays as it was written
 
     async def take_ended(self, after_s: float, count: int) -> list[JobKey]:
         """Up to `count` jobs that ended more than `after_s` ago and whose logs are nobody else's to rewrite for now.
@@ -118,9 +123,24 @@ class Control:
         """Take a deleted or vanished job off every list."""
         with storage_errors():
             pipe = self._redis.pipeline(transaction=False)
+            pipe.zrem(keys.places(job.tenant), job.id)
             pipe.zrem(keys.OPEN, str(job))
             pipe.zrem(keys.jobs_of(job.tenant), job.id)
             await pipe.execute()
+
+    async def begun(self, count: int) -> None:
+        """Count jobs that a worker has begun. A number that is lost, or counted twice, makes an estimate worse."""
+        with storage_errors():
+            for reply in await exchange(
+                self._redis, [("INCRBY", keys.STARTS, count), ("PEXPIRE", keys.STARTS, _STARTS_MS)]
+            ):
+                sound(reply)
+
+    async def work(self, queue_name: str) -> tuple[int, int]:
+        """How many offers wait in the queue, and how many jobs were ever begun, for an estimate of the wait."""
+        with storage_errors():
+            waiting, begun = await exchange(self._redis, [("ZCARD", queue_name), ("GET", keys.STARTS)])
+            return int(sound(waiting)), int(sound(begun) or 0)
 
     async def open_count(self) -> int:
         """How many jobs have no terminal event."""
@@ -175,3 +195,14 @@ class Control:
         """Nothing, or StorageError."""
         with storage_errors():
             await self._redis.ping()
+
+
+def _leaving(jobs: Sequence[JobKey]) -> list[Command]:
+    """The commands by which jobs give up their places among their tenants'.
+
+    Before the index of open jobs: a job that is still on that one comes again, one that is not would keep its place.
+    """
+    tenants: dict[str, list[str]] = {}
+    for job in jobs:
+        tenants.setdefault(job.tenant, []).append(job.id)
+    return [("ZREM", keys.places(tenant), *ids) for tenant, ids in tenants.items()]

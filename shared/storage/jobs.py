@@ -115,6 +115,12 @@ class JobStore:
         with storage_errors():
             await self._redis.ping()
 
+    async def memory(self) -> tuple[int, int]:
+        """How many bytes the server uses, and may use; 0: as many as there are."""
+        with storage_errors():
+            found: dict[str, Any] = await self._redis.info("memory")
+        return int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
+
     async def standings(self, jobs: list[JobKey]) -> tuple[int, list[Standing | None]]:
         """The store's clock (ms since 1970), and for each job how it stands; None where there is none."""
         with storage_errors():

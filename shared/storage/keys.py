@@ -104,6 +104,38 @@ def jobs_of(tenant: str) -> str:
     return f"tailrace:jobs:{tenant}"
 
 
+def places(tenant: str) -> str:
+    """Control, sorted set of a tenant's open jobs by when their places lapse, where their number is limited. Written
+    with the index of open jobs. Ends with the youngest of them."""
+    return f"tailrace:places:{tenant}"
+
+
+def permits(key_id: str) -> str:
+    """Control, string: when (µs since 1970) a key's bucket of requests is full again. Ends a second after that."""
+    return f"tailrace:permits:{key_id}"
+
+
+def readers(key_id: str) -> str:
+    """Control, sorted set `node/number` of a key's open event streams by when they began. Written by the nodes in bulk;
+    ends a lease after their last word."""
+    return f"tailrace:readers:{key_id}"
+
+
+def reading_nodes(key_id: str) -> str:
+    """Control, sorted set of the nodes that serve a key's streams, by when their leases end. As `readers`."""
+    return f"tailrace:readers:{key_id}:nodes"
+
+
+def tokens_of_day(tenant: str, day: str) -> str:
+    """Control, hash job id → tokens, and their `total`: what a tenant's jobs of one day (UTC, by their creation) have
+    used. Written by workers and the reaper, where that is limited; ends two days after the last word."""
+    return f"tailrace:tokens:{tenant}:{day}"
+
+
+STARTS = "tailrace:starts"
+"""Control, number of jobs that workers have begun, for the estimate of the wait. Ends an hour after the last one."""
+
+
 def idempotency(tenant: str, key: str) -> str:
     """Control, string `job fingerprint`: what an Idempotency-Key stands for. 24 h, and not shorter than the job."""
     return f"tailrace:idem:{tenant}:{hashlib.sha256(key.encode()).hexdigest()}"

@@ -14,6 +14,7 @@ from arq.constants import job_key_prefix
 from api.making import Maker, Room
 from shared.errors import StorageError, TailraceError
 from shared.jobs import JobKey
+from shared.limits import NONE
 from shared.queue import Queue, offer_id
 from shared.settings import Settings
 from shared.storage.batch import Batcher
@@ -22,6 +23,7 @@ from shared.storage.control import Control
 from shared.storage.creation import Creation
 from shared.storage.jobs import JobStore
 from shared.storage.keys import OPEN, WAKE, job_keys, jobs_of
+from shared.storage.limits import LimitStore
 from shared.storage.transactions import RefusedError, Transactions
 from tests.storage import acts
 from tests.support.cutter import Cutter, cut_wire
@@ -65,7 +67,8 @@ async def making(valkey: ValkeyProcess, tmp_path: Path) -> AsyncIterator[Making]
         await redis.flushall()
         batcher, control, transactions = Batcher(redis), Control(redis), Transactions(redis)
         store, queue = JobStore(redis, batcher), Queue(redis, "tailrace:queue")
-        maker = Maker(Settings(max_queued_jobs=640), store, control, queue, batcher, transactions)
+        limits = LimitStore(Batcher(redis), lease_s=10)
+        maker = Maker(Settings(max_queued_jobs=640), store, control, queue, batcher, transactions, limits)
         with contextlib.closing(valkey.client()) as seen:
             async with running(batcher.run(), transactions.run()):
                 await store.attend(acts.new_job())
@@ -80,7 +83,7 @@ def _creation(job: JobKey | None = None) -> Creation:
 
 async def test_a_job_is_made_whole_by_one_transaction(making: Making) -> None:
     creation = _creation()
-    await making.maker.find_room()
+    await making.maker.find_room(acts.new_job(), NONE)
     making.seen.config_resetstat()
     record = await making.maker.make(creation)
 
@@ -246,15 +249,15 @@ async def test_after_an_error_the_next_job_looks_before_it_is_made(
 
     monkeypatch.setattr(making.control, "open_count", counted)
     for _ in range(3):
-        await making.maker.find_room()
+        await making.maker.find_room(acts.new_job(), NONE)
         await making.maker.make(_creation())
     assert looks == 1
     with monkeypatch.context() as patch:
         patch.setattr(making.transactions._line, "exchange", broken)
-        await making.maker.find_room()
+        await making.maker.find_room(acts.new_job(), NONE)
         with pytest.raises(StorageError):
             await making.maker.make(_creation())
-    await making.maker.find_room()
+    await making.maker.find_room(acts.new_job(), NONE)
     assert looks == 2
 
 
@@ -262,7 +265,7 @@ async def test_a_full_queue_refuses_and_writes_nothing(making: Making) -> None:
     for n in range(640):
         making.seen.zadd(OPEN, {f"default/{n}": n})
     with pytest.raises(TailraceError) as refusal:
-        await making.maker.find_room()
+        await making.maker.find_room(acts.new_job(), NONE)
     assert refusal.value.code == "queue_full"
     assert making.seen.zcard(OPEN) == 640
     making.seen.delete(OPEN)
@@ -301,7 +304,7 @@ def test_what_was_seen_before_an_error_is_worth_nothing() -> None:
 
 async def test_a_look_counts_what_still_waits_for_the_store(making: Making) -> None:
     slow, known = Transactions(making.redis), making.maker
-    maker = Maker(known._settings, making.store, making.control, known._queue, known._batcher, slow)
+    maker = Maker(known._settings, making.store, making.control, known._queue, known._batcher, slow, known._limits)
     posts = [asyncio.create_task(maker.make(_creation())) for _ in range(40)]
     await until(lambda: slow.under_way == 40)
     assert maker._seen(599)

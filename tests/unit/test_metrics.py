@@ -15,8 +15,8 @@ from shared.settings import Settings
 from tests.support.cluster import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-LABELS = {"act", "code", "decision", "how", "le", "method", "model", "outcome", "provider", "route", "start", "status",
-          "verdict", "version"}  # fmt: skip
+LABELS = {"act", "code", "decision", "how", "le", "limit", "method", "model", "outcome", "provider", "route", "start",
+          "status", "verdict", "version"}  # fmt: skip
 
 
 def _ours(registry: CollectorRegistry) -> dict[str, str]:

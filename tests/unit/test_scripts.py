@@ -14,6 +14,7 @@ from shared.storage.scripts import ALL, Script
 
 FOLDER = Path(scripts.__file__).parent
 FILES = sorted(path for path in FOLDER.glob("*.lua") if path.name != "lib.lua")
+OF_LIMITS = ("permits_v1", "admit_v1", "spend_v1", "readers_v1")
 by_name = pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
 
 
@@ -42,7 +43,7 @@ def _code(text: str) -> str:
 
 @by_name
 def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> None:
-    if script.name in ("create_v1", "append_v2", "read_v1", "pardon_v1", "compact_v1"):
+    if script.name in ("create_v1", "append_v2", "read_v1", "pardon_v1", "compact_v1", *OF_LIMITS):
         assert "TRANSITIONS" not in script.plain  # they change no state
         return
     loaded = {status: acts or {} for status, acts in _given(script, "TRANSITIONS").items()}  # [] is Lua's empty table
@@ -105,7 +106,7 @@ def test_a_scripts_name_carries_its_version(script: Script) -> None:
 @by_name
 def test_a_real_server_is_told_which_scripts_may_run_when_memory_is_full(script: Script) -> None:
     first, _, rest = script.flagged.partition("\n")
-    ends_or_keeps_a_job = {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1"}
+    ends_or_keeps_a_job = {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1", "spend_v1"}
     makes_room = {"compact_v1"}
     assert first == ("#!lua flags=allow-oom" if script.name in ends_or_keeps_a_job | makes_room else "#!lua")
     assert rest == script.plain

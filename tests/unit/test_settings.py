@@ -16,8 +16,11 @@ BEYOND = (
     "example.com", "localhost.example.com", "127.0.0.1.example.com", "127.1", "0", "2130706433", " 127.0.0.1",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
-UNITS = ("_s", "_ms", "_bytes", "_events", "_tokens", "_connections", "_jobs", "_tries", "_percent", "_port")
-COUNTS = {"port", "slots", "replicas", "retry_budget_floor", "circuit_failures"}
+UNITS = (
+    "_s", "_ms", "_bytes", "_events", "_tokens", "_connections", "_jobs", "_tries", "_percent", "_port", "_readers",
+    "_per_job", "_per_day",
+)  # fmt: skip
+COUNTS = {"port", "slots", "replicas", "retry_budget_floor", "circuit_failures", "key_request_burst"}
 NOT_SETTINGS = {"TAILRACE_READY_FD", "TAILRACE_URL", "TAILRACE_API_KEY", "TAILRACE_PROVIDER", "TAILRACE_MODEL"}
 
 

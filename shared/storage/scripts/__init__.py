@@ -15,7 +15,9 @@ from shared.storage import keys
 
 _FOLDER = Path(__file__).parent
 _FUNCTION = re.compile(r"^local function (?P<name>\w+).*?^end\n", re.MULTILINE | re.DOTALL)
-_ALLOW_OOM = frozenset({"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1", "compact_v1"})
+_ALLOW_OOM = frozenset(
+    {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1", "compact_v1", "spend_v1"}
+)
 
 
 def _lua_table(table: dict[jobs.Status, dict[jobs.Act, jobs.Status]]) -> str:
@@ -83,5 +85,8 @@ def _load(name: str) -> Script:
 
 
 _NAMES = "create_v1 claim_v1 append_v2 renew_v1 finish_v1 end_v1 release_v1 delete_v1 read_v1 pardon_v1 compact_v1"
-ALL = tuple(map(_load, _NAMES.split()))
-CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON, COMPACT = ALL
+_OF_LIMITS = "permits_v1 admit_v1 spend_v1 readers_v1"
+ALL = tuple(map(_load, f"{_NAMES} {_OF_LIMITS}".split()))
+CREATE, CLAIM, APPEND, RENEW, FINISH, END, RELEASE, DELETE, READ, PARDON, COMPACT = ALL[:11]
+PERMITS, ADMIT, SPEND, READERS = ALL[11:]
+"""These work on the control store's keys."""

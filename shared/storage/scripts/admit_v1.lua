@@ -1,0 +1,21 @@
+-- admit_v1: a place for a job that is to be made: on the index of open jobs, and among its tenant's. Under the job's
+-- name, so that a repetition takes no second place; a refusal writes nothing. A job that is then not made gives both
+-- back: the tenant's when the lease ends, the index's by the reaper, which finds no job behind it.
+-- KEYS: 1 index of open jobs, 2 the tenant's places, 3 the tenant's tokens of the day
+-- ARGV: 1 `tenant/job`, 2 job id, 3 (creation ms), 4 (most open jobs), 5 (most of the tenant, or 0),
+--       6 (lease ms), 7 (tokens a day, or 0)
+-- Answers {OK, ms by the store's clock}, {FULL}, {PLACES} or {TOKENS}.
+local now = now_ms()
+local known = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not known then
+  local spent = tonumber(redis.call('HGET', KEYS[3], 'total') or '0')
+  if tonumber(ARGV[7]) > 0 and spent >= tonumber(ARGV[7]) then return {'TOKENS'} end
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now))
+  if tonumber(ARGV[5]) > 0 and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then return {'PLACES'} end
+  local indexed = redis.call('ZSCORE', KEYS[1], ARGV[1])
+  if not indexed and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return {'FULL'} end
+  redis.call('ZADD', KEYS[2], int(now + tonumber(ARGV[6])), ARGV[2])
+  if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[6]) then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
+end
+redis.call('ZADD', KEYS[1], 'NX', ARGV[3], ARGV[1])
+return {'OK', int(now)}

@@ -1,0 +1,203 @@
+"""Limits in the store: what several nodes count together, however they race, and what a dead one gives back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.permits import Permits
+from shared.errors import TailraceError
+from shared.jobs import JobKey, job_id_prefix, new_job_id
+from shared.limits import Limits
+from shared.spending import Spending
+from shared.storage import keys
+from shared.storage.batch import Batcher
+from shared.storage.limits import LimitStore, Place, day_of
+from tests.storage.conftest import Stores
+from tests.support.loops import running, until
+
+NOW_MS = 1_763_800_000_000
+LEASE_S = 0.1
+"""Of those that are to lapse."""
+
+
+@pytest.fixture
+async def nodes(stores: Stores) -> AsyncIterator[list[LimitStore]]:
+    """Two nodes of one installation, each on a line of its own."""
+    batchers = [Batcher(stores.redis) for _ in range(2)]
+    async with running(*(batcher.run() for batcher in batchers)):
+        yield [LimitStore(batcher, lease_s=10.0) for batcher in batchers]
+
+
+@pytest.fixture
+async def hasty(stores: Stores) -> AsyncIterator[LimitStore]:
+    """A node whose leases lapse at once."""
+    batcher = Batcher(stores.redis)
+    async with running(batcher.run()):
+        yield LimitStore(batcher, lease_s=LEASE_S)
+
+
+def _job(tenant: str = "acme") -> JobKey:
+    return JobKey(tenant, _id_at(NOW_MS))
+
+
+async def _refusal(node: LimitStore, limits: Limits, job: JobKey | None = None, most_open: int = 100) -> str:
+    try:
+        await node.admit(job or _job(), NOW_MS, limits, most_open)
+    except TailraceError as error:
+        return error.code
+    return ""
+
+
+async def _store_us(stores: Stores) -> int:
+    seconds, micros = await stores.redis.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+async def test_nodes_that_race_for_permits_get_the_burst_and_what_comes_in_meanwhile_and_no_more(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    per_s, burst = 50.0, 20
+    began_us = await _store_us(stores)
+    granted = 0
+    for _ in range(20):
+        answers = await asyncio.gather(*(node.permits("k", per_s, burst, 3) for node in nodes for _ in range(5)))
+        granted += sum(answer.permits for answer in answers)
+    elapsed_s = (await _store_us(stores) - began_us) / 1e6
+    assert burst <= granted <= burst + per_s * elapsed_s
+
+
+async def test_a_refused_node_is_told_when_there_is_another_permit(nodes: list[LimitStore]) -> None:
+    assert (await nodes[0].permits("k", 0.5, 2, 2)).permits == 2
+    refused = await nodes[1].permits("k", 0.5, 2, 1)
+    assert (refused.permits, refused.left) == (0, 0)
+    assert 0 < refused.wait_s <= 2.0
+    assert (await nodes[1].permits("another", 0.5, 2, 1)).permits == 1
+
+
+async def test_nodes_that_serve_a_key_together_let_no_more_pass_than_its_limit_and_burst(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    loop = asyncio.get_running_loop()
+    per_s, burst = 100.0, 80
+    permits = [Permits(node, "k", per_s, burst, loop.time, 10.0) for node in nodes]
+    began_us, passed = await _store_us(stores), 0
+    for _ in range(100):
+        verdicts = await asyncio.gather(*(mine.take() for mine in permits for _ in range(10)))
+        passed += sum(verdict.passed for verdict in verdicts)
+    elapsed_s = (await _store_us(stores) - began_us) / 1e6
+    assert passed <= burst + per_s * elapsed_s
+    assert passed >= burst / 2
+
+
+async def test_nodes_that_race_for_places_take_as_many_as_there_are(nodes: list[LimitStore], stores: Stores) -> None:
+    limits = Limits(open_jobs=7)
+    codes = await asyncio.gather(*(_refusal(node, limits) for node in nodes for _ in range(20)))
+    assert sorted(codes) == [""] * 7 + ["too_many_jobs"] * 33
+    assert await stores.redis.zcard(keys.OPEN) == 7
+    assert await _refusal(nodes[0], limits, _job("umbrella")) == ""
+
+
+async def test_nodes_that_race_for_the_last_open_jobs_of_all_tenants_make_no_more(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    limits = Limits(open_jobs=100)
+    racing = [_refusal(node, limits, _job(f"t{n}"), most_open=9) for n in range(15) for node in nodes]
+    codes = await asyncio.gather(*racing)
+    assert sorted(codes) == [""] * 9 + ["queue_full"] * 21
+    assert await stores.redis.zcard(keys.OPEN) == 9
+
+
+async def test_a_repeated_admission_takes_no_second_place(nodes: list[LimitStore]) -> None:
+    job, limits = _job(), Limits(open_jobs=2)
+    for node in (*nodes, *nodes):
+        assert await _refusal(node, limits, job) == ""
+    assert await _refusal(nodes[0], limits) == ""
+    assert await _refusal(nodes[0], limits) == "too_many_jobs"
+    assert await _refusal(nodes[1], limits, job) == ""
+
+
+async def test_a_job_that_ends_gives_its_place_back_at_once(nodes: list[LimitStore], stores: Stores) -> None:
+    limits, jobs = Limits(open_jobs=2), [_job(), _job()]
+    for job in jobs:
+        assert await _refusal(nodes[0], limits, job) == ""
+    await stores.control.close(jobs[0])
+    assert await _refusal(nodes[1], limits) == ""
+    await stores.control.forget(jobs[1])
+    assert await _refusal(nodes[1], limits) == ""
+    assert await _refusal(nodes[1], limits) == "too_many_jobs"
+
+
+async def test_a_node_that_dies_before_it_makes_the_job_gives_the_place_back(hasty: LimitStore) -> None:
+    limits = Limits(open_jobs=1)
+    assert await _refusal(hasty, limits) == ""
+
+    async def admitted() -> bool:
+        return await _refusal(hasty, limits) == ""
+
+    await until(admitted)
+
+
+async def test_a_job_that_was_made_keeps_its_place_beyond_the_lease(hasty: LimitStore, stores: Stores) -> None:
+    job, limits = _job(), Limits(open_jobs=1)
+    place = await hasty.admit(job, NOW_MS, limits, 100)
+    await stores.control.index(job, NOW_MS, 60_000, place.keeping(60.0))
+    other = await hasty.admit(_job("umbrella"), NOW_MS, limits, 100)
+
+    async def lapsed() -> bool:
+        return not await stores.redis.exists(keys.places(other.job.tenant))
+
+    await until(lapsed)
+    assert await _refusal(hasty, limits) == "too_many_jobs"
+
+
+async def test_a_place_that_nobody_gives_back_lapses_with_its_jobs_own_keys(stores: Stores) -> None:
+    (_, name, at_ms, job_id), *expiry = Place(JobKey("acme", "0" * 26), NOW_MS).keeping(60.0)
+    assert (name, at_ms, job_id) == (keys.places("acme"), NOW_MS + 60_000 + keys.OPEN_SLACK_MS, "0" * 26)
+    assert {command[0] for command in expiry} == {"PEXPIRE"}
+
+
+async def test_tokens_are_counted_once_however_often_they_are_told(nodes: list[LimitStore], stores: Stores) -> None:
+    one, other = _job(), _job()
+    await asyncio.gather(*(node.spend({one: 40, other: 2}) for node in (*nodes, *nodes)))
+    await nodes[0].spend({one: 50})
+    await nodes[1].spend({one: 10})
+    name = keys.tokens_of_day("acme", day_of(one.id))
+    assert await stores.redis.hget(name, "total") == "52"  # type: ignore[misc]  # promises no awaitable
+
+
+async def test_a_tenant_that_has_used_its_tokens_makes_no_more_jobs_until_the_next_day(nodes: list[LimitStore]) -> None:
+    limits = Limits(tokens_per_day=100)
+    await nodes[0].spend({_job(): 99})
+    assert await _refusal(nodes[1], limits) == ""
+    await nodes[0].spend({_job(): 1})
+    with pytest.raises(TailraceError) as caught:
+        await nodes[1].admit(_job(), NOW_MS, limits, 100)
+    assert caught.value.code == "budget_spent"
+    assert 0 < (caught.value.retry_after_s or 0) <= 86_400
+    assert await _refusal(nodes[1], limits, _job("umbrella")) == ""
+    tomorrow = JobKey("acme", _id_at((NOW_MS // keys.DAY_MS + 40_000) * keys.DAY_MS))
+    assert await _refusal(nodes[1], limits, tomorrow) == ""
+
+
+async def test_a_job_counts_for_the_day_of_its_post(nodes: list[LimitStore], stores: Stores) -> None:
+    last, first = (JobKey("acme", _id_at(NOW_MS // keys.DAY_MS * keys.DAY_MS + ms)) for ms in (-1, 0))
+    assert (day_of(last.id), day_of(first.id)) == ("20251121", "20251122")
+    await nodes[0].spend({last: 1, first: 2})
+    for day, total in (("20251121", "1"), ("20251122", "2")):
+        assert await stores.redis.hget(keys.tokens_of_day("acme", day), "total") == total  # type: ignore[misc]
+
+
+async def test_tenants_without_a_budget_cost_no_key(nodes: list[LimitStore], stores: Stores) -> None:
+    class Table:
+        def counts_tokens(self, tenant: str) -> bool:
+            return tenant == "acme"
+
+    spending = Spending(Table(), nodes[0])  # type: ignore[arg-type]
+    job = _job()
+    await spending.tell({job: 3, _job("umbrella"): 5, _job(): 0})
+    assert await stores.redis.keys("tailrace:tokens:*") == [keys.tokens_of_day("acme", day_of(job.id))]
+
+
+def _id_at(ms: int) -> str:
+    return job_id_prefix(ms) + new_job_id()[10:]
