@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from api import problems
 from api.guard import Guard
+from api.limits import QUOTA_HEADERS
 from api.node import running_node
 from api.routes import events, jobs, ops, tokens, tutorial
 from api.short_cuts import ShortCuts
@@ -68,7 +69,14 @@ def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
             allow_origins=sorted(origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
-            expose_headers=["Location", "X-Request-Id", "X-Tailrace-Job", "Idempotent-Replayed", "Retry-After"],
+            expose_headers=[
+                "Location",
+                "X-Request-Id",
+                "X-Tailrace-Job",
+                "Idempotent-Replayed",
+                "Retry-After",
+                *QUOTA_HEADERS,
+            ],
             allow_credentials=True,
         )
     return served

@@ -32,7 +32,7 @@ async def principal_of(request: Request) -> Principal:
         principal = await _principal_of(request, node)
     except TailraceError as error:
         if error.code == "unauthorized":
-            node.limiter.failed()
+            node.limiter.failed(request.scope)
         raise
     await node.limiter.let_pass(principal, request.scope)
     return principal

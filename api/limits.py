@@ -23,6 +23,7 @@ from shared.storage.limits import LimitStore
 
 QUOTA = "tailrace.quota"
 """In the scope: what the answer tells of the caller's requests, as headers; also, that this request was counted."""
+QUOTA_HEADERS = ("RateLimit-Policy", "RateLimit")
 _FAILED_MOST_S = 2.0
 """A burst of failed authentications, in seconds of their rate: a fleet whose key was just revoked."""
 
@@ -53,7 +54,7 @@ class Limiter:
         limits = self.of(principal)
         if not limits.requests_per_s or QUOTA in scope:
             return
-        if scope["method"] == "GET" and scope["path"].endswith("/events"):
+        if _reads_events(scope):
             burst = max(limits.request_burst, limits.readers)
             verdict = await self._permits_of(f"{principal.id}:events", limits.requests_per_s, burst).take()
             scope[QUOTA] = ()
@@ -71,13 +72,16 @@ class Limiter:
                 retry_after_s=verdict.wait_s,
             )
 
-    def failed(self) -> None:
-        """Somebody came without a valid key; TailraceError `rate_limited` where too many have.
+    def failed(self, scope: Scope) -> None:
+        """Somebody came without a valid key; TailraceError `rate_limited` where too many have, a reader's connection
+        closed.
 
         Only those: whoever has one is not kept out by those who have none.
         """
         if self._failed is not None and not (verdict := self._failed.take()).passed:
             metrics.REFUSALS.labels("failed_auth").inc()
+            if _reads_events(scope):
+                raise CloseWithoutAnswerError
             raise TailraceError(
                 "rate_limited", "Too many requests come here without a valid key.", retry_after_s=verdict.wait_s
             )
@@ -91,14 +95,17 @@ class Limiter:
         return made
 
 
+def _reads_events(scope: Scope) -> bool:
+    method, path = scope["method"], scope["path"]
+    return bool(method == "GET" and path.endswith("/events"))
+
+
 def _quota(verdict: Verdict, limits: Limits) -> tuple[tuple[str, str], ...]:
     """The headers of draft-ietf-httpapi-ratelimit-headers-10: the policy, and what is left of it for how long."""
     burst, per_s = limits.request_burst, limits.requests_per_s
     full_s = math.ceil((burst - verdict.left) / per_s)
-    return (
-        ("RateLimit-Policy", f'"requests";q={burst};w={max(1, math.ceil(burst / per_s))}'),
-        ("RateLimit", f'"requests";r={max(0, min(burst, verdict.left))};t={max(0, full_s)}'),
-    )
+    policy = f'"requests";q={burst};w={max(1, math.ceil(burst / per_s))}'
+    return tuple(zip(QUOTA_HEADERS, (policy, f'"requests";r={min(burst, verdict.left)};t={full_s}'), strict=True))
 
 
 def within(limits: Limits, request: JobRequest, chains: frozenset[str]) -> JobRequest:

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     key_requests_per_s: float = Field(100.0, ge=0, description="requests of one key, on all nodes together")
     key_request_burst: int = Field(200, ge=1, description="of one key at once; a page load is a burst")
     key_readers: int = Field(1000, ge=0, description="event streams of one key, on all nodes together")
-    key_readers_per_job: int = Field(20, ge=0, description="event streams of one key on one job, on one node")
+    key_readers_per_job: int = Field(100, ge=0, description="event streams of one key on one job, on one node")
     key_max_tokens: int = Field(0, ge=0, description="the most that a job may ask for; also for one that names none")
     key_prompt_bytes: int = Field(0, ge=0, description="messages and system as JSON; max_body_bytes holds as well")
     tenant_open_jobs: int = Field(2000, ge=0, description="a fifth of max_queued_jobs: none takes the place of all")

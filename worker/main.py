@@ -23,7 +23,7 @@ from shared.storage.connect import Redis, open_redis
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
 from shared.storage.keys import job_of, worker_channel
-from shared.storage.limits import LimitStore
+from shared.storage.limits import LimitStore, OneByOne
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
 from shared.tasks import end
@@ -51,6 +51,7 @@ class _Connections:
     blocking: Redis
     notices: Redis
     arq: ArqRedis
+    scripts: OneByOne
 
 
 class Worker:
@@ -89,9 +90,13 @@ class Worker:
 
         pool = arq_pool(settings)
         stack.push_async_callback(pool.aclose, close_connection_pool=True)
+        control = client(settings.control_url)
+        scripts = OneByOne(control)
+        stack.push_async_callback(scripts.aclose)
         return _Connections(
             log=client(settings.redis_url),
-            control=client(settings.control_url),
+            control=control,
+            scripts=scripts,
             blocking=client(settings.control_url, max_connections=4, retries=0),
             notices=client(settings.redis_url, max_connections=4, retries=0),
             arq=pool,
@@ -109,8 +114,7 @@ class Worker:
         claimer = Claimer(store, event_log, self.name, lease_ms)
         gate = Gate(settings, asyncio.get_running_loop().time)
         tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)
-        table, limit_scripts = LimitTable(settings), Batcher(connections.control)
-        spending = Spending(table, LimitStore(limit_scripts, lease_s=settings.limit_lease_s))
+        spending = Spending(LimitTable(settings), LimitStore(connections.scripts, lease_s=settings.limit_lease_s))
         runner = Runner(tools, control, group, spending)
         keeper = LeaseKeeper(
             store, self.name, lambda: runner.running, every_s=settings.lease_renew_s, lease_ms=lease_ms
@@ -126,7 +130,7 @@ class Worker:
             self._listen(notices, runner),
             _count(runner, control),
         )
-        loops = (batcher.run(), limit_scripts.run(), notices.run(), *background)
+        loops = (batcher.run(), notices.run(), *background)
         serving = [group.create_task(loop) for loop in loops]
         try:
             await self._store_answers(store, control)

@@ -97,7 +97,7 @@ def _read_token(node: Node, principal: Principal, record: JobRecord) -> dict[str
     "/jobs",
     response_model=JobList,
     summary="The caller's jobs, newest first",
-    responses=documented("unauthorized", "forbidden"),
+    responses=documented("unauthorized", "forbidden", "rate_limited"),
 )
 async def list_jobs(
     node: NodeDep,
@@ -132,7 +132,7 @@ async def list_jobs(
     "/jobs/{job_id}",
     response_model=JobOut,
     summary="A job",
-    responses=documented("not_found", "gone", "unauthorized", "forbidden"),
+    responses=documented("not_found", "gone", "unauthorized", "forbidden", "rate_limited"),
 )
 async def show(job: JobToRead, node: NodeDep) -> Response:
     """With its text so far and the cursor that the text ends at: `last_event_id`."""
@@ -145,7 +145,7 @@ async def show(job: JobToRead, node: NodeDep) -> Response:
     "/jobs/{job_id}/cancel",
     response_model=JobOut,
     summary="Cancel a job",
-    responses=documented("not_found", "gone", "unauthorized", "forbidden", "storage_unavailable"),
+    responses=documented("not_found", "gone", "unauthorized", "forbidden", "rate_limited", "storage_unavailable"),
 )
 async def cancel(job: JobToCancel, node: NodeDep) -> Response:
     """Answers when the terminal event is in the log; a finished job is returned as it is."""
@@ -161,7 +161,7 @@ async def cancel(job: JobToCancel, node: NodeDep) -> Response:
     "/jobs/{job_id}",
     status_code=204,
     summary="Delete a job and its text",
-    responses=documented("not_found", "unauthorized", "forbidden", "storage_unavailable"),
+    responses=documented("not_found", "unauthorized", "forbidden", "rate_limited", "storage_unavailable"),
 )
 async def delete(job: JobToCancel, node: NodeDep) -> Response:
     """Cancels it if needed; hidden at once, erased two seconds later. Deleting twice is as good as once."""

@@ -56,7 +56,7 @@ async def readyz(node: NodeDep) -> Response:
     response_class=Response,
     responses={
         200: {"description": "As Prometheus reads them", "content": {"text/plain": {"example": _METRICS}}},
-        **documented("unauthorized", "forbidden"),
+        **documented("unauthorized", "forbidden", "rate_limited"),
     },
 )
 async def show_metrics(_: MayAdminister) -> Response:

@@ -32,7 +32,9 @@ class TokenIn(Body):
     status_code=201,
     response_model=TokenOut,
     summary="A token for one job",
-    responses=documented("invalid_request", "unauthorized", "forbidden", "not_found", "gone", "storage_unavailable"),
+    responses=documented(
+        "invalid_request", "unauthorized", "forbidden", "rate_limited", "not_found", "gone", "storage_unavailable"
+    ),
 )
 async def mint(
     principal: MayRead, job_id: str, node: NodeDep, asked: Annotated[TokenIn | None, BodyParam()] = None

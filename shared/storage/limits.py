@@ -6,15 +6,44 @@ Everything is counted by the store's clock, and whatever a process holds ends by
 import asyncio
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from shared.errors import TailraceError
 from shared.jobs import JobKey, job_id_ms
 from shared.limits import Limits
 from shared.storage import keys, scripts
-from shared.storage.batch import Batcher
+from shared.storage.connect import Redis
 from shared.storage.keys import DAY_MS, OPEN_SLACK_MS
+from shared.storage.script_line import ScriptCall, ScriptLine, told
+from shared.storage.scripts import Script
 from shared.storage.transactions import Command
+
+
+class Calls(Protocol):
+    """Runs scripts on the control store: a Batcher, or OneByOne."""
+
+    async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[str]:
+        """The script's answer. StorageError where the store cannot be reached."""
+
+
+class OneByOne:
+    """Runs scripts one after the other on a line of its own, which its owner closes.
+
+    For a process that calls few, and has to call them until its very end, when nothing serves a batch any more.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._line = ScriptLine(redis)
+        self._turn = asyncio.Lock()
+        self.aclose = self._line.aclose
+
+    async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[str]:
+        """See Calls."""
+        async with self._turn:
+            (answer,) = map(told, await self._line.run([ScriptCall(script, keys, args)]))
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
 
 
 class Granted(NamedTuple):
@@ -58,15 +87,15 @@ def day_of(job_id: str) -> str:
 
 
 class LimitStore:
-    """All methods raise StorageError where the control store cannot be reached. `batcher`: of the control store."""
+    """All methods raise StorageError where the control store cannot be reached."""
 
-    def __init__(self, batcher: Batcher, *, lease_s: float) -> None:
-        self._batcher = batcher
+    def __init__(self, scripts: Calls, *, lease_s: float) -> None:
+        self._scripts = scripts
         self._lease_ms = round(lease_s * 1000)
 
     async def permits(self, bucket: str, per_s: float, burst: float, wanted: int) -> Granted:
         """Up to `wanted` permits from a bucket of `burst` that gets `per_s` in a second."""
-        answer = await self._batcher.call(scripts.PERMITS, [keys.permits(bucket)], [f"{per_s}", f"{burst}", wanted])
+        answer = await self._scripts.call(scripts.PERMITS, [keys.permits(bucket)], [f"{per_s}", f"{burst}", wanted])
         granted, left, wait_ms = map(int, answer)
         return Granted(granted, left, wait_ms / 1000)
 
@@ -85,7 +114,7 @@ class LimitStore:
             self._lease_ms,
             limits.tokens_per_day,
         ]
-        verdict, *rest = await self._batcher.call(scripts.ADMIT, names, args)
+        verdict, *rest = await self._scripts.call(scripts.ADMIT, names, args)
         if verdict == "OK":
             return Place(job, int(rest[0]))
         if verdict == "FULL":
@@ -108,13 +137,13 @@ class LimitStore:
         days: dict[str, list[str | int]] = {}
         for job, tokens in used.items():
             days.setdefault(keys.tokens_of_day(job.tenant, day_of(job.id)), [2 * DAY_MS]).extend((job.id, tokens))
-        await asyncio.gather(*(self._batcher.call(scripts.SPEND, [name], args) for name, args in days.items()))
+        await asyncio.gather(*(self._scripts.call(scripts.SPEND, [name], args) for name, args in days.items()))
 
     async def readers(self, key_id: str, node: str, most: int, come: Sequence[int], gone: Collection[int]) -> Told:
         """Tell which readers of a key have come to `node` and gone from it, by number. Harmless to repeat."""
         names = [keys.readers(key_id), keys.reading_nodes(key_id)]
         args: list[str | int] = [node, self._lease_ms, most, len(come), *map(_name, come), *map(_name, gone)]
-        known, *to_go = await self._batcher.call(scripts.READERS, names, args)
+        known, *to_go = await self._scripts.call(scripts.READERS, names, args)
         return Told(known == "1", [int(number) for number in to_go])
 
 

@@ -12,7 +12,7 @@ from shared.limits import Limits
 from shared.spending import Spending
 from shared.storage import keys
 from shared.storage.batch import Batcher
-from shared.storage.limits import LimitStore, Place, day_of
+from shared.storage.limits import LimitStore, OneByOne, Place, day_of
 from tests.storage.conftest import Stores
 from tests.support.loops import running, until
 
@@ -149,6 +149,25 @@ async def test_a_job_that_was_made_keeps_its_place_beyond_the_lease(hasty: Limit
 
     await until(lapsed)
     assert await _refusal(hasty, limits) == "too_many_jobs"
+
+
+async def test_places_of_jobs_that_are_open_no_more_are_found_and_given_to_others(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    jobs, limits = [_job() for _ in range(3)], Limits(open_jobs=3)
+    for job in jobs:
+        assert await _refusal(nodes[0], limits, job) == ""
+    await stores.redis.zrem(keys.OPEN, str(jobs[1]))  # as a worker does that knows nothing of places
+    assert await _refusal(nodes[0], limits) == ""
+    assert await _refusal(nodes[0], limits) == "too_many_jobs"
+
+
+async def test_a_process_that_calls_few_scripts_needs_nobody_to_serve_them(stores: Stores) -> None:
+    calls = OneByOne(stores.redis)
+    node, limits = LimitStore(calls, lease_s=10.0), Limits(open_jobs=4)
+    codes = await asyncio.gather(*(_refusal(node, limits) for _ in range(6)))
+    await calls.aclose()
+    assert sorted(codes) == [""] * 4 + ["too_many_jobs"] * 2
 
 
 async def test_a_place_that_nobody_gives_back_lapses_with_its_jobs_own_keys(stores: Stores) -> None:

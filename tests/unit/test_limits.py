@@ -58,7 +58,7 @@ def test_without_keys_only_what_somebody_has_asked_for_is_limited() -> None:
     assert LimitTable(Settings()).of("default", keyed=False) is NONE
     assert LimitTable(Settings(key_readers=7)).of("default", keyed=False) == Limits(readers=7)
     assert LimitTable(Settings()).of("acme") == Limits(
-        requests_per_s=100, request_burst=200, readers=1000, readers_per_job=20, open_jobs=2000
+        requests_per_s=100, request_burst=200, readers=1000, readers_per_job=100, open_jobs=2000
     )
 
 
@@ -290,7 +290,8 @@ async def test_a_queue_that_is_too_long_is_refused_and_how_long_to_wait_is_said(
         clock.now_s += 1
     refused = _refusal(load)
     assert refused is not None
-    assert (refused.code, refused.retry_after_s) == ("overloaded", pytest.approx(5.0))
+    assert refused.code == "overloaded"
+    assert refused.retry_after_s == pytest.approx(5.0)
     stores.waiting, stores.begun = 20, 30
     await load.look()
     assert _refusal(load) is None

@@ -1,5 +1,5 @@
 -- admit_v1: a place for a job that is to be made: on the index of open jobs, and among its tenant's. Under the job's
--- name, so that a repetition takes no second place; a refusal writes nothing. A job that is then not made gives both
+-- name, so that a repetition takes no second place; a refusal takes none. A job that is then not made gives both
 -- back: the tenant's when the lease ends, the index's by the reaper, which finds no job behind it.
 -- KEYS: 1 index of open jobs, 2 the tenant's places, 3 the tenant's tokens of the day
 -- ARGV: 1 `tenant/job`, 2 job id, 3 (creation ms), 4 (most open jobs), 5 (most of the tenant, or 0),
@@ -11,7 +11,16 @@ if not known then
   local spent = tonumber(redis.call('HGET', KEYS[3], 'total') or '0')
   if tonumber(ARGV[7]) > 0 and spent >= tonumber(ARGV[7]) then return {'TOKENS'} end
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now))
-  if tonumber(ARGV[5]) > 0 and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then return {'PLACES'} end
+  local most = tonumber(ARGV[5])
+  if most > 0 and redis.call('ZCARD', KEYS[2]) >= most then
+    -- A worker from before there were places gives none back: one whose job is not open any more is free.
+    local tenant = string.sub(ARGV[1], 1, #ARGV[1] - #ARGV[2])
+    local some = redis.call('ZRANDMEMBER', KEYS[2], 50)
+    for i = 1, #some do
+      if not redis.call('ZSCORE', KEYS[1], tenant .. some[i]) then redis.call('ZREM', KEYS[2], some[i]) end
+    end
+    if redis.call('ZCARD', KEYS[2]) >= most then return {'PLACES'} end
+  end
   local indexed = redis.call('ZSCORE', KEYS[1], ARGV[1])
   if not indexed and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return {'FULL'} end
   redis.call('ZADD', KEYS[2], int(now + tonumber(ARGV[6])), ARGV[2])
