@@ -92,6 +92,9 @@ class Load:
                 await self.look()
             except StorageError as error:
                 log.debug("load: %s", error.code)
+            except Exception:
+                # Whatever stands in the store: what cannot be seen refuses nobody.
+                log.exception("load")
             await asyncio.sleep(LOOK_S * random.uniform(0.75, 1.0))
 
     async def look(self) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from shared.errors import StorageError
+from shared.errors import TailraceError
 from shared.storage.limits import LimitStore
 
 LEASE_S = 0.25
@@ -110,7 +110,7 @@ class Permits:
         try:
             async with asyncio.timeout(self._patience_s):
                 granted = await self._store.permits(self._name, self._per_s, self._burst, wanted)
-        except (StorageError, TimeoutError):
+        except (TailraceError, TimeoutError):
             self._alone_until_s = self._now() + _ALONE_S
             return
         # From before the question on: the store has counted them since then at the latest.

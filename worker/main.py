@@ -11,7 +11,7 @@ import uvloop
 from arq.connections import ArqRedis
 
 from shared import metrics
-from shared.errors import StorageError
+from shared.errors import StorageError, TailraceError
 from shared.limits import LimitTable
 from shared.queue import Queue, arq_pool
 from shared.recovery import Reaper
@@ -174,7 +174,7 @@ async def _count(runner: Runner, control: Control) -> None:
         await asyncio.sleep(_TELL_BEGUN_S)
         if runner.begun > told:
             more, told = runner.begun - told, runner.begun
-            with contextlib.suppress(StorageError):  # then the wait looks longer than it is
+            with contextlib.suppress(TailraceError):  # then the wait looks longer than it is
                 await control.begun(more)
 
 

@@ -35,7 +35,15 @@ def tells_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def store(stores: Stores) -> AsyncIterator[LimitStore]:
-    """The control store, with short leases."""
+    """The control store."""
+    batcher = Batcher(stores.redis)
+    async with running(batcher.run()):
+        yield LimitStore(batcher, lease_s=10.0)
+
+
+@pytest.fixture
+async def hasty(stores: Stores) -> AsyncIterator[LimitStore]:
+    """The control store, with leases that lapse within a moment."""
     batcher = Batcher(stores.redis)
     async with running(batcher.run()):
         yield LimitStore(batcher, lease_s=0.5)
@@ -106,8 +114,8 @@ async def test_readers_that_leave_are_counted_no_more_and_leave_no_key(store: Li
         assert not node._keys
 
 
-async def test_a_dead_nodes_readers_are_forgotten_after_its_lease(store: LimitStore, stores: Stores) -> None:
-    dead, living, limits = Readers(store, "dead"), Readers(store, "living"), Limits(readers=4)
+async def test_a_dead_nodes_readers_are_forgotten_after_its_lease(hasty: LimitStore, stores: Stores) -> None:
+    dead, living, limits = Readers(hasty, "dead"), Readers(hasty, "living"), Limits(readers=4)
     with ExitStack() as stack:
         dying = asyncio.create_task(dead.run())
         _sit(stack, dead, 3, limits=limits)
@@ -121,8 +129,8 @@ async def test_a_dead_nodes_readers_are_forgotten_after_its_lease(store: LimitSt
         assert _gone(reading) == [False] * 4
 
 
-async def test_a_node_that_was_taken_for_dead_tells_of_all_its_readers_again(store: LimitStore, stores: Stores) -> None:
-    node = Readers(store, "a")
+async def test_a_node_that_was_taken_for_dead_tells_of_all_its_readers_again(hasty: LimitStore, stores: Stores) -> None:
+    node = Readers(hasty, "a")
     with ExitStack() as stack:
         async with running(node.run()):
             _sit(stack, node, 3, limits=Limits(readers=5))
@@ -133,27 +141,33 @@ async def test_a_node_that_was_taken_for_dead_tells_of_all_its_readers_again(sto
             await until(lambda: _counted(stores, 3))
 
 
-async def test_without_a_store_readers_stay_and_are_told_of_when_it_is_back(store: LimitStore, stores: Stores) -> None:
-    class Away:
-        def __init__(self) -> None:
-            self.asked = 0
+async def test_who_comes_and_goes_while_the_store_is_away_is_told_of_when_it_is_back(
+    store: LimitStore, stores: Stores
+) -> None:
+    class Sometimes:
+        away, refused = False, 0
 
         async def readers(self, *told: object) -> Told:
-            self.asked += 1
-            if self.asked < 4:
+            if self.away:
+                self.refused += 1
                 raise StorageError("storage_unavailable")
             return await store.readers(*told)  # type: ignore[arg-type]
 
-    away = Away()
-    node = Readers(away, "a")  # type: ignore[arg-type]
+    sometimes, limits = Sometimes(), Limits(readers=10)
+    node = Readers(sometimes, "a")  # type: ignore[arg-type]
     with ExitStack() as stack:
         async with running(node.run()):
-            reading = _sit(stack, node, 3, limits=Limits(readers=3))
-            with ExitStack() as passing:
-                await until(lambda: away.asked == 1)
-                reading += _sit(passing, node, 1, limits=Limits(readers=3))
-            await until(lambda: _counted(stores, 2))
-        assert _gone(reading) == [True, False, False, False]
+            with ExitStack() as leaving:
+                reading = _sit(stack, node, 2, limits=limits) + _sit(leaving, node, 1, limits=limits)
+                await until(lambda: _counted(stores, 3))
+                sometimes.away = True
+            _sit(stack, node, 1, limits=limits)
+            await until(lambda: sometimes.refused >= 2)
+            sometimes.away = False
+            await until(lambda: not node._keys["k"].come and not node._keys["k"].gone)
+        names = await stores.redis.zrange(keys.readers("k"), 0, -1)
+        assert [int(name.partition("/")[2]) for name in names] == [1, 2, 4]
+        assert _gone(reading) == [False] * 3
 
 
 async def _counted(stores: Stores, count: int) -> bool:

@@ -16,7 +16,7 @@ from shared.limits import NONE, Limits, LimitTable
 from shared.settings import Settings
 from shared.spending import tokens_in
 from shared.storage.limits import Granted
-from tests.support.loops import end, until
+from tests.support.loops import GUARD_S, end, until
 
 
 class Clock:
@@ -203,7 +203,8 @@ async def test_a_store_that_hangs_keeps_nobody_waiting() -> None:
     store = Store()
     store.held = asyncio.Event()
     permits = _permits(store, Clock(), patience_s=0.01)
-    assert (await permits.take()).passed
+    async with asyncio.timeout(GUARD_S):
+        assert (await permits.take()).passed
 
 
 async def test_a_request_that_goes_leaves_the_others_their_answer() -> None:
