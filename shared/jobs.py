@@ -207,12 +207,14 @@ def job_id_prefix(ms: int) -> str:
     return _base32(max(ms, 0), 10)
 
 
-def job_id_ms(job_id: str) -> int:
-    """When a job's id was made, ms since 1970 by the clock of its node."""
-    number = 0
-    for letter in job_id[:10]:
-        number = number << 5 | _ALPHABET.index(letter)
-    return number
+def job_id_ms(text: str) -> int | None:
+    """The millisecond (since 1970) in which a job's id was made, by its node's clock; None for what is no job id."""
+    if not is_job_id(text):
+        return None
+    ms = 0
+    for letter in text[:10]:
+        ms = ms << 5 | _ALPHABET.index(letter)
+    return ms
 
 
 def is_job_id(text: str) -> bool:

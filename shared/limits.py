@@ -83,6 +83,11 @@ class LimitTable:
             made = self._made[tenant, keyed] = _with(made, others)
         return made
 
+    @property
+    def running_jobs(self) -> dict[str, int]:
+        """Tenant → jobs that may run at once (0: any number), of those who have limits of their own."""
+        return {tenant: self.of(tenant).running_jobs for tenant in self._others}
+
     def counts_tokens(self, tenant: str) -> bool:
         """Whether what the tenant's jobs use is counted; there need be no keys for it."""
         return bool(self.of(tenant).tokens_per_day)

@@ -1,5 +1,6 @@
-"""The queue: offering a job to the workers through arq, and by the wake list beside it. Both are hints; the log store
-is the truth, so an offer may come twice or never, and the reaper makes a new one.
+"""The queue: offering a job to the workers. The log store is the truth, so an offer is a hint, which may come twice or
+never, and the reaper makes a new one. Offers wait by tenant (shared/storage/turns.py); the wake list and arq's queue
+are bells, which say that something waits, and to older workers what.
 
 An offer's arq id is `<tenant>/<job>.<last epoch>`: arq silently refuses a known id, and this one is fresh after every
 claim and the same from every reaper. This file is the only one outside worker/main.py that knows arq.
@@ -14,18 +15,18 @@ from arq.constants import in_progress_key_prefix, job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 
-from shared.jobs import JobKey
+from shared.jobs import JobKey, job_id_ms
 from shared.settings import Settings
 from shared.storage.connect import Redis, storage_errors
-from shared.storage.keys import DAY_MS, WAKE
+from shared.storage.keys import DAY_MS, TAKEN, WAKE, WAKE_MS, waiting
 from shared.storage.sending import let_cancellations_through, together
 from shared.storage.transactions import Command
+from shared.storage.turns import Turns
 
 FUNCTION = "generate"
 """The name under which the worker registers its claim with arq."""
 
 _WAKE_LIST_MAX = 10_000
-_WAKE_LIST_MS = 3_600_000
 _WITHDRAWN_MS = 10_000
 _PRIORITY_STEP_MS = 10**11
 """Three years: a higher priority comes before any age. Scores stay in the past, or arq would wait for them."""
@@ -71,79 +72,59 @@ def arq_pool(settings: Settings) -> ArqRedis:
 
 
 class Queue:
-    """Makes offers. Raises StorageError where the control store cannot be reached."""
+    """Makes offers and takes them back. Raises StorageError where the control store cannot be reached."""
 
     def __init__(self, redis: Redis, queue_name: str) -> None:
         self._redis = redis
         self._name = queue_name
+        self.turns = Turns(redis, queue_name)
+        """Where offers wait, and what workers take them from."""
 
-    async def offer(self, job: JobKey, *, epoch: int, priority: int, wake: bool = True) -> None:
+    async def offer(self, job: JobKey, *, epoch: int, priority: int) -> None:
         """Offer `job`, whose last epoch is `epoch`. One round trip; harmless to repeat."""
         with storage_errors():
-            await together(self._redis, self.offering(job, epoch=epoch, priority=priority, wake=wake))
+            await together(self._redis, self.offering(job, epoch=epoch, priority=priority))
 
-    def offering(self, job: JobKey, *, epoch: int, priority: int, wake: bool = True) -> list[Command]:
-        """The commands of an offer, for a transaction."""
+    def offering(self, job: JobKey, *, epoch: int, priority: int) -> list[Command]:
+        """The commands of an offer, for a transaction. It waits by priority and by the age of its job, whoever
+        offers it and however often."""
         name = offer_id(job, epoch)
         now_ms = time.time_ns() // 1_000_000
+        created_ms = job_id_ms(job.id)
+        score = (now_ms if created_ms is None else created_ms) - (priority + 1) * _PRIORITY_STEP_MS
         body = serialize_job(FUNCTION, (str(job),), {}, None, now_ms, serializer=serialize)
-        commands: list[Command] = [
+        return [
             ("SET", job_key_prefix + name, body, "PX", 2 * DAY_MS),
-            ("ZADD", self._name, "NX", now_ms - (priority + 1) * _PRIORITY_STEP_MS, name),
+            ("ZADD", self._name, "NX", score, name),
+            *self.turns.lining_up(job.tenant, name, score),
+            ("LPUSH", WAKE, name),
+            ("LTRIM", WAKE, 0, _WAKE_LIST_MAX - 1),
+            ("PEXPIRE", WAKE, WAKE_MS),
         ]
-        if wake:
-            commands += [
-                ("LPUSH", WAKE, name),
-                ("LTRIM", WAKE, 0, _WAKE_LIST_MAX - 1),
-                ("PEXPIRE", WAKE, _WAKE_LIST_MS),
-            ]
-        return commands
 
     async def withdraw(self, *names: str) -> None:
-        """Take offers back whose jobs were claimed without arq; what arq has already, it takes back itself."""
+        """Take offers back: their jobs were claimed, or have ended."""
         if not names:
             return
+        commands: list[Command] = [("ZREM", self._name, *names), ("ZREM", TAKEN, *names)]
+        tenants = {parse_offer(name)[0].tenant for name in names}
+        commands += [("ZREM", waiting(tenant), *(n for n in names if n.startswith(f"{tenant}/"))) for tenant in tenants]
         # The bodies are not deleted: arq may be about to read one, and would call the job expired.
-        commands: list[tuple[str | int, ...]] = [("ZREM", self._name, *names)]
         commands += [("PEXPIRE", job_key_prefix + name, _WITHDRAWN_MS) for name in names]
         with storage_errors():
             await together(self._redis, commands)
 
     async def outstanding(self, names: list[str]) -> list[bool]:
-        """For each offer: does arq still hold it, waiting or being delivered?"""
+        """For each offer: does it wait, or has a worker taken it that has yet to claim it?
+
+        One that stands in arq's queue alone is none: arq brings it to nobody while all that waits waits for a seat.
+        """
         with storage_errors():
             pipe = self._redis.pipeline(transaction=False)
             for name in names:
-                pipe.zscore(self._name, name)
-                pipe.exists(job_key_prefix + name)
+                pipe.zscore(waiting(parse_offer(name)[0].tenant), name)
+                pipe.zscore(TAKEN, name)
                 pipe.exists(in_progress_key_prefix + name)
             rows = await pipe.execute() if names else []
-        # Without its body arq can only drop the offer, so a queue entry alone is not an offer.
-        return [
-            bool(body) and (score is not None or bool(delivering))
-            for score, body, delivering in zip(rows[::3], rows[1::3], rows[2::3], strict=True)
-        ]
-
-    async def next_wake(self, redis: Redis, timeout_s: float) -> str | None:
-        """The next offer from the wake list, waiting up to `timeout_s`; `redis` is a connection kept for blocking."""
-        with storage_errors():
-            found = await redis.execute_command("BRPOP", WAKE, timeout_s)  # type: ignore[no-untyped-call]
-        return str(found[1]) if found else None
-
-    async def wake_again(self, name: str) -> None:
-        """Put a wake-up back that found no free slot, next in turn for another worker."""
-        with storage_errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.rpush(WAKE, name)
-            pipe.pexpire(WAKE, _WAKE_LIST_MS)
-            await pipe.execute()
-
-    async def head(self, count: int) -> list[str]:
-        """The first offers in the queue, by priority and age; some may be taken already."""
-        with storage_errors():
-            return list(await self._redis.zrange(self._name, 0, count - 1)) if count > 0 else []
-
-    async def drop_wakes(self) -> None:
-        """Forget all wake-ups (tests show with it that nothing is lost)."""
-        with storage_errors():
-            await self._redis.delete(WAKE)
+        waits, taken, delivering = rows[::3], rows[1::3], rows[2::3]
+        return [w is not None or t is not None or bool(d) for w, t, d in zip(waits, taken, delivering, strict=True)]

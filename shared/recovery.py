@@ -179,6 +179,8 @@ class Reaper:
                 return 0
             if not ended:
                 return 0
+            if standing.status is Status.QUEUED:  # or it would cost its tenant a turn, and a seat for a moment
+                await self._queue.withdraw(offer_id(job, standing.epoch))
         if self._spending is not None:
             await self._spending.tell_of_ended([job], self._store)
         await self._control.close(job)

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     key_max_tokens: int = Field(0, ge=0, description="the most that a job may ask for; also for one that names none")
     key_prompt_bytes: int = Field(0, ge=0, description="messages and system as JSON; max_body_bytes holds as well")
     tenant_open_jobs: int = Field(2000, ge=0, description="a fifth of max_queued_jobs: none takes the place of all")
-    tenant_running_jobs: int = Field(0, ge=0, description="generations of one tenant at once, in all workers")
+    tenant_running_jobs: int = Field(0, ge=0, description="at once, in all workers; the others wait")
     tenant_tokens_per_day: int = Field(0, ge=0, description="input and output of the jobs of one day, UTC")
     failed_auth_per_s: float = Field(50.0, ge=0, description="requests without a valid key, of everybody at one node")
     limit_lease_s: float = Field(10.0, gt=0, description="what a dead node counted for others is forgotten after this")

@@ -1,12 +1,13 @@
-"""How jobs reach this worker: by arq's queue, which is safe and slow, and by the wake list, which is neither.
+"""How jobs reach this worker: it takes what the tenants' turns give it for its free slots, woken by a bell.
 
-arq runs inside our event loop with nothing to do but claim; its function returns as soon as the generation has started,
-so generations outlive arq's loop, which any Redis error ends and which is therefore made anew each time.
+Bells are the wake list, and arq, which runs inside our event loop with nothing to do but ring: any Redis error ends its
+loop, which is therefore made anew each time. Where no bell comes, the worker looks for itself.
 """
 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Any
 
 from arq.connections import ArqRedis
@@ -16,30 +17,32 @@ from shared.errors import StorageError
 from shared.queue import FUNCTION, Queue, deserialize, serialize
 from shared.settings import Settings
 from shared.storage.connect import Redis
-from worker.runner import NotNowError, Runner
+from shared.storage.sending import OwnLine
+from shared.storage.turns import NO_LIMIT, Seats
+from worker.runner import Runner
 
 log = logging.getLogger(__name__)
 
-_CLAIM_TIMEOUT_S = 5
-_BLOCK_S = 2.0
+_RING_TIMEOUT_S = 5
+LOOK_S = 0.5
+"""Without a bell a free slot looks for work so often: also at what was taken by a worker that died, and at seats that
+have lapsed."""
 _NO_LIMIT = 1_000_000
-_TURNS = 4
-"""Turns of the loop that a started claim needs to get on its way; the next wake-up is asked for after it."""
+_YIELDS = 4
+"""Turns of the loop that a started claim needs to get on its way; the next offer is asked for after it."""
 
 
 class ArqWorker(Worker):
     """arq with a limit that follows our slots. Touches only what tests/storage/test_arq_contract.py holds."""
 
-    def __init__(self, runner: Runner, **options: Any) -> None:
-        self._runner = runner  # first of all: arq's constructor sets max_jobs
-        self.holding = 0
-        """Functions under way that have a slot already: they count in arq's job_counter and in our slots."""
+    def __init__(self, wanted: Callable[[], int], **options: Any) -> None:
+        self._wanted = wanted  # first of all: arq's constructor sets max_jobs
         super().__init__(**options)
 
     @property
     def max_jobs(self) -> int:
         """How many functions arq may have under way."""
-        return self._runner.free + self.holding
+        return self._wanted()
 
     @max_jobs.setter
     def max_jobs(self, _: int) -> None:
@@ -49,45 +52,50 @@ class ArqWorker(Worker):
 class Intake:
     """Feeds the runner. Owned by the composition root, which keeps both loops in its task group."""
 
-    def __init__(self, settings: Settings, runner: Runner, queue: Queue, pool: ArqRedis, blocking: Redis) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: Runner,
+        queue: Queue,
+        pool: ArqRedis,
+        blocking: Redis,
+        seats: Seats = NO_LIMIT,
+    ) -> None:
         self._settings = settings
         self._runner = runner
         self._queue = queue
         self._pool = pool
         self._blocking = blocking
+        self._seats = seats
+        self._seat_ms = round(settings.lease_s * 1000)
+        self._held = False
+        """At the last look, all that waited waited for a seat: arq could only ring for it again and again."""
 
-    async def run_wakes(self) -> None:
-        """Start what the wake list names, for as long as there are slots. A wake without a slot is offered again."""
-        behind = True  # at the start as after a full house: what waits longer or weighs more stands in the queue
-        while True:
-            behind = await self._runner.wait_free() or behind
-            try:
-                if behind:
-                    await self._read_queue()
-                    behind = False
-                    continue
-                offer = await self._queue.next_wake(self._blocking, _BLOCK_S)
-                if offer is not None and self._runner.try_start(offer) is None:
-                    await self._queue.wake_again(offer)
-                for _ in range(_TURNS):
-                    await asyncio.sleep(0)
-            except StorageError:
-                await asyncio.sleep(random.uniform(0.05, 0.3))
+    async def run_turns(self) -> None:
+        """Start what comes next, for as long as there are slots."""
+        line = OwnLine(self._blocking)
+        try:
+            at_once = True  # at the start as after a full house: something may wait that nobody will ring for
+            while True:
+                at_once = await self._runner.wait_free() or at_once
+                try:
+                    at_once = await self._fill(line, 0.0 if at_once else LOOK_S)
+                except StorageError:
+                    await asyncio.sleep(random.uniform(0.05, 0.3))
+                    at_once = True
+        finally:
+            await line.aclose()
 
-    async def _read_queue(self) -> None:
-        """Start what stands first in the queue, which knows priorities, until the slots or the offers are used up.
-
-        An offer of a job that has ended, or runs elsewhere, frees its slot again at once: go on behind it.
-        """
-        tried: set[str] = set()
-        while self._runner.free > 0:
-            offers = [offer for offer in await self._queue.head(self._runner.free + len(tried)) if offer not in tried]
-            claims = [self._runner.try_start(offer) for offer in offers]
-            if not offers:
-                return
-            tried.update(offers)
-            await asyncio.gather(*(claim for claim in claims if claim is not None), return_exceptions=True)
-            await asyncio.sleep(0)  # what was refused gives its slot back
+    async def _fill(self, line: OwnLine, bell_s: float) -> bool:
+        """Take and start what there is for the free slots, after a bell; whether there may be more."""
+        free = self._runner.free
+        taking = await self._queue.turns.take(line, free, seat_ms=self._seat_ms, seats=self._seats, bell_s=bell_s)
+        self._held = taking.held
+        for offer in taking.offers:
+            self._runner.start(offer, seated=offer in taking.seated)
+        for _ in range(_YIELDS):
+            await asyncio.sleep(0)
+        return len(taking.offers) == free
 
     async def run_arq(self) -> None:
         """Run arq, and run it again: a Redis error ends its loop, not our generations."""
@@ -105,13 +113,13 @@ class Intake:
 
     def _make_arq(self) -> ArqWorker:
         worker = ArqWorker(
-            self._runner,
-            functions=[func(self._deliver, name=FUNCTION, timeout=_CLAIM_TIMEOUT_S, max_tries=_NO_LIMIT)],
+            self._bells_wanted,
+            functions=[func(self._deliver, name=FUNCTION, timeout=_RING_TIMEOUT_S, max_tries=_NO_LIMIT)],
             redis_pool=self._pool,
             queue_name=self._settings.queue_name,
             handle_signals=False,
             keep_result=0,
-            job_timeout=_CLAIM_TIMEOUT_S,
+            job_timeout=_RING_TIMEOUT_S,
             max_tries=_NO_LIMIT,
             max_jobs=_NO_LIMIT,
             # Explicit: arq derives it from max_jobs, and reads ids only up to here at each poll.
@@ -120,20 +128,18 @@ class Intake:
             job_deserializer=deserialize,
             log_results=False,
         )
-        worker.in_progress_timeout_s = _CLAIM_TIMEOUT_S + 1
-        self._arq = worker
+        worker.in_progress_timeout_s = _RING_TIMEOUT_S + 1
         return worker
 
+    def _bells_wanted(self) -> int:
+        return 0 if self._held else self._runner.free
+
     async def _deliver(self, ctx: dict[str, Any], job: str) -> None:
-        """arq's one function: claim and return. Where no slot is free, the store is away or the job has to wait for
-        its place, the offer keeps its own in the queue (RetryJob; arq's Retry would move it behind all others)."""
-        started = self._runner.try_start(ctx["job_id"], withdraw=False)
-        if started is None:
-            raise RetryJob
-        self._arq.holding += 1
+        """arq's one function: ring, and leave the offer where it is (RetryJob; arq's Retry would move it behind all
+        others) until it is withdrawn: an older worker beside this one knows of no other place to find it."""
         try:
-            await started
-        except (StorageError, NotNowError):
-            raise RetryJob from None
-        finally:
-            self._arq.holding -= 1
+            stands = await self._queue.turns.ring(ctx["job_id"])
+        except StorageError:
+            stands = True
+        if stands:
+            raise RetryJob

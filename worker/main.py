@@ -26,6 +26,7 @@ from shared.storage.keys import job_of, worker_channel
 from shared.storage.limits import LimitStore, OneByOne
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.storage.turns import Seats
 from shared.tasks import end
 from shared.telemetry import log_start, process_name, say_ready, set_up_logging
 from worker.claim import Claimer
@@ -38,6 +39,7 @@ from worker.providers.base import Provider
 from worker.providers.registry import build_providers, close_providers, warm_up
 from worker.pump import ProviderLookup
 from worker.runner import Runner
+from worker.seats import SeatKeeper
 
 log = logging.getLogger(__name__)
 
@@ -114,17 +116,21 @@ class Worker:
         claimer = Claimer(store, event_log, self.name, lease_ms)
         gate = Gate(settings, asyncio.get_running_loop().time)
         tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)
-        spending = Spending(LimitTable(settings), LimitStore(connections.scripts, lease_s=settings.limit_lease_s))
-        runner = Runner(tools, control, group, spending)
+        limits = LimitTable(settings)
+        spending = Spending(limits, LimitStore(connections.scripts, lease_s=settings.limit_lease_s))
+        seats = SeatKeeper(queue.turns, group, every_s=settings.lease_renew_s, seat_ms=lease_ms)
+        runner = Runner(tools, control, seats, group, spending)
         keeper = LeaseKeeper(
             store, self.name, lambda: runner.running, every_s=settings.lease_renew_s, lease_ms=lease_ms
         )
-        intake = Intake(settings, runner, queue, connections.arq, connections.blocking)
+        free = Seats(settings.tenant_running_jobs, limits.running_jobs)
+        intake = Intake(settings, runner, queue, connections.arq, connections.blocking, free)
         reaper = Reaper(store, control, queue, owner=self.name, lease_s=settings.lease_s, spending=spending)
         compactor = Compactor(control, LogCompaction(event_log, batcher), after_s=settings.compact_after_s)
-        feeding = [group.create_task(loop) for loop in (intake.run_wakes(), intake.run_arq())]
+        feeding = [group.create_task(loop) for loop in (intake.run_turns(), intake.run_arq())]
         background = (
             keeper.run(),
+            seats.run(),
             reaper.run(),
             compactor.run(),
             self._listen(notices, runner),

@@ -11,33 +11,39 @@ from shared.spending import Spending
 from shared.storage.control import Control
 from shared.storage.jobs import Refused
 from worker.afterwards import Afterwards
+from worker.claim import Taken
 from worker.generate import Generation, Stop, Tools
 from worker.last_chance import LastChance
+from worker.seats import SeatKeeper
 
 log = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 4
 _CLAIM_PAUSE_S = 0.25
 """A claim that the store took but whose answer was lost is the same claim when it is tried again (worker/claim.py)."""
-
-
-class NotNowError(Exception):
-    """This worker may not take the job at the moment. Its offer keeps its place in the queue."""
+_NOT_NOW_MS = 500
+"""A job that has to wait for its place (worker/last_chance.py) is offered again so much later, here or elsewhere."""
 
 
 class Runner:
     """Owns every generation of the worker. `group` is the worker's task group."""
 
     def __init__(
-        self, tools: Tools, control: Control, group: asyncio.TaskGroup, spending: Spending | None = None
+        self,
+        tools: Tools,
+        control: Control,
+        seats: SeatKeeper,
+        group: asyncio.TaskGroup,
+        spending: Spending | None = None,
     ) -> None:
         self._tools = tools
+        self._seats = seats
         self._group = group
         self._taken = 0
         self._running: dict[str, Generation] = {}
         self._changed = asyncio.Event()
         self._last_chance = LastChance(tools.store, tools.worker)
-        # Whoever gets an offer that stays in the queue finds its job taken, and the reaper an ended one in the index.
+        # Whoever gets an offer that stays finds its job taken, and the reaper an ended one in the index.
         self._to_withdraw = Afterwards[str](group, tools.queue.withdraw)
         self._to_close = Afterwards[JobKey](group, self._close)
         self._to_spend = Afterwards[JobKey](group, self._tell)
@@ -59,7 +65,7 @@ class Runner:
         return list(self._running.values())
 
     async def wait_free(self) -> bool:
-        """Return once a slot is free. True if there was none at first: then the queue comes before the wake list."""
+        """Return once a slot is free. True if there was none at first: then something may wait already."""
         waited = False
         while self.free <= 0:
             waited = True
@@ -67,19 +73,15 @@ class Runner:
             await self._changed.wait()
         return waited
 
-    def try_start(self, offer: str, *, withdraw: bool = True) -> asyncio.Future[None] | None:
-        """Take a slot for the job of an offer and claim it; None where no slot is free.
+    def start(self, offer: str, *, seated: bool = False) -> None:
+        """Take one of the free slots for the job of an offer that this worker has taken, and claim it.
 
-        The future is done when the claim is decided either way; it has a StorageError if that was not possible,
-        NotNowError if the job has to wait for its place (worker/last_chance.py).
-        `withdraw`: take the offer off the queue (arq does so itself with what it delivers).
+        `seated`: the offer came with a seat (worker/seats.py).
         """
-        if self.free <= 0:
-            return None
         self._taken += 1
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._group.create_task(self._work(offer, decided, withdraw))
-        return decided
+        if seated:
+            self._seats.sit(offer)
+        self._group.create_task(self._work(offer))
 
     def stop(self, job: str) -> None:
         """Stop `tenant/job` if it runs here: somebody else has ended it."""
@@ -103,49 +105,47 @@ class Runner:
             self._changed.clear()
             await _wait(self._changed, 0.5)
 
-    async def _work(self, offer: str, decided: asyncio.Future[None], withdraw: bool) -> None:
+    async def _work(self, offer: str) -> None:
         job, epoch = parse_offer(offer)
         try:
             async with self._last_chance.place(job, epoch) as has_place:
-                if not has_place:
-                    _refuse(decided, NotNowError())
-                    return
-                generation = await self._claim(job, epoch, decided)
-                if withdraw and decided.done() and not decided.cancelled() and decided.exception() is None:
-                    self._to_withdraw.add(offer)  # taken, or of no use to anybody
-                if generation is not None:
-                    await self._generate(generation)
+                if has_place:
+                    await self._claim_and_generate(offer, job, epoch)
+                else:
+                    await self._tools.queue.turns.put_off(offer, _NOT_NOW_MS)
         except* StorageError:
             log.warning("job %s: left to the reaper, the store is away", job)
         except* Exception:
             log.exception("job %s: broke here; the reaper will offer it again", job)
         finally:
-            decided.cancel()
             self._taken -= 1
             self._changed.set()
+        self._seats.leave(offer)  # not where this is cancelled: the seat lapses
 
-    async def _claim(self, job: JobKey, epoch: int, decided: asyncio.Future[None]) -> Generation | None:
-        taken = None
-        for tries in range(_CLAIM_TRIES):
+    async def _claim_and_generate(self, offer: str, job: JobKey, epoch: int) -> None:
+        taken = await self._claim(job, epoch)
+        self._to_withdraw.add(offer)  # claimed, or of no use to anybody
+        if isinstance(taken, Taken):
+            await self._generate(Generation(self._tools, job, taken))
+        elif taken is not None and taken.verdict in ("ENDED", "GONE"):
+            self._to_close.add(job)
+
+    async def _claim(self, job: JobKey, epoch: int) -> Taken | Refused | None:
+        """The answer to our claim; None where the record is damaged. StorageError where there is none: then whoever
+        gets the offer next claims it."""
+        for _ in range(_CLAIM_TRIES - 1):
             try:
-                taken = await self._tools.claimer.take(job, offered=epoch)
-                break
-            except RecordError as error:
-                log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
-                break
-            except StorageError as error:
-                if tries == _CLAIM_TRIES - 1:
-                    _refuse(decided, error)
+                return await self._claim_once(job, epoch)
+            except StorageError:
                 await asyncio.sleep(_CLAIM_PAUSE_S)
-        if not decided.done():
-            decided.set_result(None)
-        if taken is None:
+        return await self._claim_once(job, epoch)
+
+    async def _claim_once(self, job: JobKey, epoch: int) -> Taken | Refused | None:
+        try:
+            return await self._tools.claimer.take(job, offered=epoch)
+        except RecordError as error:
+            log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
             return None
-        if isinstance(taken, Refused):
-            if taken.verdict in ("ENDED", "GONE"):
-                self._to_close.add(job)
-            return None
-        return Generation(self._tools, job, taken)
 
     async def _generate(self, generation: Generation) -> None:
         name = str(generation.job)
@@ -181,13 +181,6 @@ class Runner:
     async def _is_over(self, job: JobKey) -> bool:
         (record,) = await self._tools.store.show_many([job])
         return record is None or record.ended
-
-
-def _refuse(decided: asyncio.Future[None], error: Exception) -> None:
-    """Tell whoever waits why there is no claim; nobody need wait."""
-    if not decided.done():
-        decided.set_exception(error)
-        decided.exception()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

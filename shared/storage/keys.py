@@ -90,7 +90,33 @@ ENDED = "tailrace:ended"
 workers. Ends a day after the last job's end."""
 
 WAKE = "tailrace:wake"
-"""Control, list of offers that goes straight to an idle worker's claim. A hint; ends an hour after the last push."""
+"""Control, list: bells that wake an idle worker. A bell carries the offer that rang it, for workers that still start what
+a bell names. A hint; ends an hour after the last push."""
+WAKE_MS = 3_600_000
+
+TURNS = "tailrace:turns"
+"""Control, sorted set tenant → when its turn comes (shared/storage/turns.py), with the virtual clock as the member `.`,
+which no tenant can be. Members leave when nothing of theirs waits; ends with the last one, or two days after an offer."""
+
+TAKEN = "tailrace:taken"
+"""Control, sorted set offer → until when it is its taker's to claim, ms. Ends a minute after the last take."""
+
+WAITING_PREFIX = "tailrace:waiting:"
+RUNNING_PREFIX = "tailrace:running:"
+WAITING_MS = 2 * DAY_MS
+"""How long an offer stands; the reaper makes another for a job that is still there."""
+
+
+def waiting(tenant: str) -> str:
+    """Control, sorted set of a tenant's offers by priority and age. Ends with the last one, or two days after it."""
+    return WAITING_PREFIX + tenant
+
+
+def running(tenant: str) -> str:
+    """Control, sorted set offer → when its seat lapses, ms, of a tenant whose running jobs are limited. Written by take
+    and renewed by the workers; ends a lease after the last renewal."""
+    return RUNNING_PREFIX + tenant
+
 
 REAPER_LOCK = "tailrace:reaper"
 """Control, string: which process reaps right now. Ends within seconds."""

@@ -83,7 +83,7 @@ class Told(NamedTuple):
 
 def day_of(job_id: str) -> str:
     """The day, UTC, that a job's tokens count for: that of its creation, however late they are told of."""
-    return datetime.fromtimestamp(job_id_ms(job_id) / 1000, UTC).strftime("%Y%m%d")
+    return datetime.fromtimestamp((job_id_ms(job_id) or 0) / 1000, UTC).strftime("%Y%m%d")
 
 
 class LimitStore:
@@ -125,7 +125,7 @@ class LimitStore:
                 f"{limits.open_jobs} jobs of this tenant have not ended. Wait until some of them have.",
                 retry_after_s=5,
             )
-        left_s = (DAY_MS - job_id_ms(job.id) % DAY_MS) / 1000
+        left_s = (DAY_MS - (job_id_ms(job.id) or 0) % DAY_MS) / 1000
         raise TailraceError(
             "budget_spent",
             f"This tenant has used its {limits.tokens_per_day} tokens of today. The next day begins at 00:00 UTC.",

@@ -81,15 +81,20 @@ class ScriptLine:
     async def _load(self) -> None:
         """Load all scripts, and find out once whether this server knows script flags."""
         if self._flags is None:
-            try:
-                await self._redis.eval("#!lua flags=allow-oom\nreturn 1", 0)  # type: ignore[misc]  # its types promise no awaitable
-                self._flags = True
-            except ResponseError:
-                self._flags = False
+            self._flags = await knows_flags(self._redis)
         pipe = self._redis.pipeline(transaction=False)
         for script in ALL:
             pipe.script_load(script.source(self._flags))
         await pipe.execute()
+
+
+async def knows_flags(redis: Redis) -> bool:
+    """Whether the server knows script flags; fakeredis does not."""
+    try:
+        await redis.eval("#!lua flags=allow-oom\nreturn 1", 0)  # type: ignore[misc]  # its types promise no awaitable
+    except ResponseError:
+        return False
+    return True
 
 
 def told(answer: Any) -> Any:

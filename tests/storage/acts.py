@@ -4,7 +4,7 @@ from shared.events import Done, Entry, Event
 from shared.jobs import JobKey, JobRequest, Message, OnInterrupt, new_job_id
 from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed
-from shared.storage.keys import job_keys
+from shared.storage.keys import job_keys, waiting
 from shared.transcript import fold
 from tests.storage.conftest import Stores
 
@@ -41,6 +41,11 @@ async def claim(stores: Stores, job: JobKey, worker: str = "w1") -> Claimed:
 async def lapse(stores: Stores, job: JobKey) -> None:
     """What time does to a lease that nobody renews."""
     await stores.redis.delete(job_keys(job).lease)
+
+
+async def offers(stores: Stores, tenant: str = "default") -> list[str]:
+    """What waits of a tenant, in order."""
+    return [str(name) for name in await stores.redis.zrange(waiting(tenant), 0, -1)]
 
 
 async def events(stores: Stores, job: JobKey) -> list[Event]:

@@ -18,6 +18,8 @@ from shared.errors import StorageError
 from shared.queue import FUNCTION, Queue, arq_pool, deserialize, offer_id, serialize
 from shared.settings import Settings
 from shared.storage.connect import Redis, open_redis
+from shared.storage.keys import TURNS, WAKE, waiting
+from shared.storage.turns import Seats
 from tests.storage.acts import new_job
 from tests.support.loops import GUARD_S, end, running, until
 from tests.support.stores import ValkeyProcess, running_valkey
@@ -28,27 +30,20 @@ QUEUE = "tailrace:queue"
 
 
 class Slots:
-    """A runner as arq's side sees it: so many slots, and what was started in them."""
+    """A runner as the intake sees it: slots, which nothing ever fills, and what was started."""
 
     def __init__(self) -> None:
         self.free = 10
         self.started: list[str] = []
-        self.answers: list[StorageError | None] = []
-        """What happens to the next starts: None finds no slot, an error is the claim's; after them all goes well."""
 
-    def try_start(self, offer: str, *, withdraw: bool = True) -> asyncio.Future[None] | None:
-        """As Runner.try_start."""
-        assert not withdraw, "arq takes its own offers off the queue"
+    def start(self, offer: str, *, seated: bool = False) -> None:
+        """As Runner.start."""
         self.started.append(offer)
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        answer = self.answers.pop(0) if self.answers else ...
-        if answer is None:
-            return None
-        if isinstance(answer, StorageError):
-            decided.set_exception(answer)
-        else:
-            decided.set_result(None)
-        return decided
+
+    async def wait_free(self) -> bool:
+        """As Runner.wait_free."""
+        await until(lambda: self.free > 0)
+        return False
 
 
 class Arq:
@@ -61,11 +56,24 @@ class Arq:
         self.queue = Queue(self.redis, QUEUE)
         self.slots = Slots()
         self.intake = Intake(settings, cast("Runner", self.slots), self.queue, self.pool, self.redis)
+        self.rung: list[str] = []
+        self.answers: list[bool | StorageError] = []
+        """What the next bells are answered; after them the store says it."""
+        self._ring = self.queue.turns.ring
+        self.queue.turns.ring = self._heard  # type: ignore[method-assign]
+
+    async def _heard(self, name: str) -> bool:
+        answer = self.answers.pop(0) if self.answers else await self._ring(name)
+        self.rung.append(name)
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
 
     async def offer(self, *, priority: int = 5, epoch: int = 0) -> str:
-        """A fresh job's offer, by arq's queue alone."""
+        """A fresh job's offer in arq's queue alone, as an older process makes it whose wake was lost."""
         job = new_job()
-        await self.queue.offer(job, epoch=epoch, priority=priority, wake=False)
+        await self.queue.offer(job, epoch=epoch, priority=priority)
+        await self.redis.delete(WAKE, TURNS, waiting(job.tenant))
         return offer_id(job, epoch)
 
     async def left(self) -> set[str]:
@@ -106,9 +114,22 @@ async def test_the_limit_is_a_property_that_follows_our_slots(arq: Arq) -> None:
     worker = arq.intake._make_arq()
     assert worker.max_jobs == 10
     arq.slots.free = 3
-    worker.holding = 2
-    assert worker.max_jobs == 5
+    assert worker.max_jobs == 3
     assert worker.job_counter == 0
+
+
+async def test_arq_rests_while_all_that_waits_waits_for_a_seat(arq: Arq) -> None:
+    arq.intake._seats = Seats(1)
+    worker = arq.intake._make_arq()
+    jobs = [new_job() for _ in range(3)]
+    for job in jobs:
+        await arq.queue.offer(job, epoch=0, priority=5)
+    async with running(arq.intake.run_turns()):
+        await until(lambda: len(arq.slots.started) == 1 and worker.max_jobs == 0)
+        await arq.queue.turns.leave_seats(arq.slots.started)
+        await until(lambda: len(arq.slots.started) == 2)
+        await arq.queue.withdraw(*(offer_id(job, 0) for job in jobs))
+        await until(lambda: worker.max_jobs == 10)
 
 
 async def test_a_full_worker_takes_nothing_off_the_queue_and_goes_on_when_a_slot_frees(arq: Arq) -> None:
@@ -116,11 +137,10 @@ async def test_a_full_worker_takes_nothing_off_the_queue_and_goes_on_when_a_slot
     name = await arq.offer()
     async with running(arq.intake.run_arq()):
         await until(lambda: _polled(arq))
-        assert (arq.slots.started, await arq.queue.outstanding([name])) == ([], [True])
+        assert arq.rung == []
         assert in_progress_key_prefix + name not in await arq.left()
         arq.slots.free = 1
-        await until(arq.empty)
-    assert arq.slots.started == [name]
+        await until(lambda: arq.rung == [name])
 
 
 async def _polled(arq: Arq) -> bool:
@@ -128,38 +148,46 @@ async def _polled(arq: Arq) -> bool:
     return bool(await arq.redis.exists(f"{QUEUE}:health-check"))
 
 
-async def test_an_offer_is_delivered_once_and_leaves_nothing(arq: Arq) -> None:
+async def test_an_offer_that_arq_brings_is_started_once_and_stays_until_it_is_withdrawn(arq: Arq) -> None:
     names = [await arq.offer(priority=priority) for priority in (0, 9, 5)]
-    async with running(arq.intake.run_arq()):
-        await until(arq.empty)
+    async with running(arq.intake.run_arq(), arq.intake.run_turns()):
+        await until(lambda: len(arq.slots.started) == 3)
+        await until(lambda: len(arq.rung) > 3)  # arq has brought one a second time
+        assert await arq.redis.zcard(QUEUE) == 3
+        await arq.queue.withdraw(*names)
+        await until(lambda: _idle(arq, *names))
     assert sorted(arq.slots.started) == sorted(names)
+
+
+async def _idle(arq: Arq, *names: str) -> bool:
+    """Whether arq has nothing under way, nor anything left to bring."""
+    return not await arq.redis.exists(QUEUE, *(in_progress_key_prefix + name for name in names))
 
 
 async def test_an_offer_that_comes_later_is_found_by_polling(arq: Arq) -> None:
     async with running(arq.intake.run_arq()):
         await until(lambda: _polled(arq))
         name = await arq.offer()
-        await until(arq.empty)
-    assert arq.slots.started == [name]
+        await until(lambda: arq.rung[:1] == [name])
 
 
-async def test_an_offer_that_found_no_slot_comes_again(arq: Arq) -> None:
-    arq.slots.answers = [None, StorageError("storage_unavailable")]
+async def test_an_offer_that_is_claimed_while_arq_brings_it_leaves_nothing(arq: Arq) -> None:
+    arq.answers = [False]
     name = await arq.offer()
     async with running(arq.intake.run_arq()):
         await until(arq.empty)
-    assert arq.slots.started == [name] * 3
+    assert arq.rung == [name]
 
 
-@pytest.mark.parametrize("answer", [None, StorageError("storage_unavailable")], ids=["no slot", "no store"])
-async def test_an_offer_that_comes_again_keeps_its_place(arq: Arq, answer: StorageError | None) -> None:
-    arq.slots.answers = [answer]
+@pytest.mark.parametrize("answer", [True, StorageError("storage_unavailable")], ids=["stands", "no store"])
+async def test_an_offer_that_stands_keeps_its_place(arq: Arq, answer: bool | StorageError) -> None:
+    arq.answers = [answer]
     name = await arq.offer(priority=9)
     async with running(arq.intake.run_arq()):
-        await until(lambda: len(arq.slots.started) == 1)
+        await until(lambda: len(arq.rung) == 1)
         await until(lambda: _delivered(arq, name))
     later = await arq.offer(priority=0)
-    assert await arq.queue.head(2) == [name, later]
+    assert await arq.redis.zrange(QUEUE, 0, -1) == [name, later]
 
 
 async def _delivered(arq: Arq, name: str) -> bool:
@@ -171,10 +199,11 @@ async def test_an_offer_that_is_under_way_elsewhere_is_not_delivered_twice(arq: 
     name = await arq.offer()
     await arq.redis.set(in_progress_key_prefix + name, "1", px=60_000)
     other = await arq.offer()
+    arq.answers = [False]
     async with running(arq.intake.run_arq()):
-        await until(lambda: arq.slots.started == [other])
+        await until(lambda: arq.rung == [other])
         await until(lambda: _delivered(arq, other))
-    assert arq.slots.started == [other]
+    assert arq.rung == [other]
 
 
 async def test_a_delivery_is_marked_for_as_long_as_a_claim_may_take(arq: Arq) -> None:
@@ -225,12 +254,13 @@ async def test_an_offer_is_written_as_arq_reads_it() -> None:
 @pytest.mark.parametrize("body", [None, "not json", '{"f":"other","a":[],"k":{},"t":null,"et":1}'])
 async def test_an_offer_that_cannot_be_delivered_is_dropped_and_ends_nothing(arq: Arq, body: str | None) -> None:
     bad, good = await arq.offer(priority=9), await arq.offer()
+    arq.answers = [False]
     await arq.redis.delete(job_key_prefix + bad)
     if body is not None:
         await arq.redis.set(job_key_prefix + bad, body, px=60_000)
     async with running(arq.intake.run_arq()):
         await until(arq.empty)
-    assert arq.slots.started == [good]
+    assert arq.rung == [good]
 
 
 async def test_arq_stops_when_it_is_cancelled_and_leaves_the_pool_to_us(arq: Arq) -> None:
@@ -243,6 +273,7 @@ async def test_arq_stops_when_it_is_cancelled_and_leaves_the_pool_to_us(arq: Arq
 async def test_an_error_of_the_store_ends_arqs_loop_and_a_new_one_goes_on(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
         arq = Arq(server.url)
+        arq.answers = [False, False]
         await arq.offer()
         worker = arq.intake._make_arq()
         looping = asyncio.create_task(worker.async_run())
@@ -256,7 +287,7 @@ async def test_an_error_of_the_store_ends_arqs_loop_and_a_new_one_goes_on(tmp_pa
         async with running(arq.intake.run_arq()):
             server.start()
             again = await arq.offer()
-            await until(lambda: again in arq.slots.started)
+            await until(lambda: again in arq.rung)
             await until(arq.empty)
         await arq.aclose()
 

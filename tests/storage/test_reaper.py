@@ -14,6 +14,7 @@ from shared.recovery import HALF_MADE_MS, LEAD_MS, OFFER_AFTER_MS, Reaper
 from shared.storage import keys
 from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed
+from shared.storage.sending import OwnLine
 from tests.storage import acts
 from tests.storage.conftest import Stores
 from tests.support.loops import GUARD_S, end, running, until
@@ -61,7 +62,7 @@ async def reaper(stores: Stores) -> Reaper:
 
 
 async def _offers(stores: Stores) -> list[str]:
-    return await stores.queue.head(99)
+    return await acts.offers(stores)
 
 
 async def _open(stores: Stores) -> list[JobKey]:
@@ -81,7 +82,7 @@ async def test_a_queued_job_without_an_offer_is_offered(stores: Stores, reaper: 
     job = await _indexed(stores, asked=acts.request(priority=9))
     await reaper.sweep(trusted=trusted)
     assert await _offers(stores) == [offer_id(job, 0)]
-    assert await stores.queue.next_wake(stores.redis, GUARD_S) == offer_id(job, 0)
+    assert await stores.redis.rpop(keys.WAKE) == offer_id(job, 0)
     low = await _indexed(stores, asked=acts.request(priority=0))
     await reaper.sweep(trusted=trusted)
     assert await _offers(stores) == [offer_id(job, 0), offer_id(low, 0)]
@@ -89,7 +90,8 @@ async def test_a_queued_job_without_an_offer_is_offered(stores: Stores, reaper: 
 
 async def test_a_queued_job_that_is_offered_wakes_nobody_again(stores: Stores, reaper: Reaper) -> None:
     job = await _indexed(stores)
-    await stores.queue.offer(job, epoch=0, priority=5, wake=False)
+    await stores.queue.offer(job, epoch=0, priority=5)
+    await stores.redis.delete(keys.WAKE)
     await reaper.sweep(trusted=True)
     assert await stores.redis.exists(keys.WAKE) == 0
 
@@ -133,6 +135,33 @@ async def test_a_job_that_somebody_works_on_is_not_touched(stores: Stores, reape
     before = await acts.events(stores, job)
     await reaper.sweep(trusted=True)
     assert (await acts.events(stores, job), await _offers(stores), await _open(stores)) == (before, [], [job])
+
+
+async def test_a_job_that_a_worker_has_taken_and_not_yet_claimed_is_not_offered_again(
+    stores: Stores, reaper: Reaper
+) -> None:
+    job = await _indexed(stores)
+    await stores.queue.offer(job, epoch=0, priority=5)
+    line = OwnLine(stores.redis)
+    await stores.queue.turns.take(line, 9, seat_ms=9)
+    await reaper.sweep(trusted=True)
+    assert await _offers(stores) == []
+
+    await stores.redis.delete(keys.TAKEN)  # the worker died, and its offer was lost on the way
+    await stores.redis.delete("tailrace:queue")
+    reaper._due_s.clear()
+    await reaper.sweep(trusted=True)
+    assert await _offers(stores) == [offer_id(job, 0)]
+    await line.aclose()
+
+
+async def test_a_queued_job_that_is_ended_leaves_no_offer_for_its_tenant_to_pay_a_turn_for(
+    stores: Stores, reaper: Reaper
+) -> None:
+    job = await _indexed(stores, deadline_s=-1)
+    await stores.queue.offer(job, epoch=0, priority=5)
+    await reaper.sweep(trusted=True)
+    assert (await _offers(stores), await stores.redis.zcard("tailrace:queue")) == ([], 0)
 
 
 @pytest.mark.parametrize("state", ["queued", "leased", "lapsed"])

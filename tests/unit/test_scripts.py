@@ -10,11 +10,10 @@ import pytest
 
 from shared.jobs import MAX_ATTEMPTS, MAX_CRASHES, TRANSITIONS
 from shared.storage import keys, scripts
-from shared.storage.scripts import ALL, Script
+from shared.storage.scripts import ALL, OF_JOBS, OF_TURNS, Script
 
 FOLDER = Path(scripts.__file__).parent
 FILES = sorted(path for path in FOLDER.glob("*.lua") if path.name != "lib.lua")
-OF_LIMITS = ("permits_v1", "admit_v1", "spend_v1", "readers_v1")
 by_name = pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
 
 
@@ -43,7 +42,8 @@ def _code(text: str) -> str:
 
 @by_name
 def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> None:
-    if script.name in ("create_v1", "append_v2", "read_v1", "pardon_v1", "compact_v1", *OF_LIMITS):
+    without = ("create_v1", "append_v2", "read_v1", "pardon_v1", "compact_v1")
+    if script not in OF_JOBS or script.name in without:
         assert "TRANSITIONS" not in script.plain  # they change no state
         return
     loaded = {status: acts or {} for status, acts in _given(script, "TRANSITIONS").items()}  # [] is Lua's empty table
@@ -60,8 +60,12 @@ def test_a_script_decides_by_the_very_table_of_transitions(script: Script) -> No
     ("ERASE_MS", keys.ERASE_MS),
     ("OPS_MS", keys.OPS_MS),
     ("COMPACT_FORM_MS", keys.COMPACT_FORM_MS),
+    ("WAITING_MS", keys.WAITING_MS),
+    ("WAKE_MS", keys.WAKE_MS),
+    ("WAITING_PREFIX", keys.WAITING_PREFIX),
+    ("RUNNING_PREFIX", keys.RUNNING_PREFIX),
 ])  # fmt: skip
-def test_the_scripts_have_the_limits_and_times_of_ours(name: str, value: int) -> None:
+def test_the_scripts_have_the_limits_times_and_names_of_ours(name: str, value: int | str) -> None:
     given = {_given(script, name) for script in ALL if name in script.plain}
     assert given == {value}
 
@@ -107,13 +111,13 @@ def test_a_scripts_name_carries_its_version(script: Script) -> None:
 def test_a_real_server_is_told_which_scripts_may_run_when_memory_is_full(script: Script) -> None:
     first, _, rest = script.flagged.partition("\n")
     ends_or_keeps_a_job = {"finish_v1", "end_v1", "renew_v1", "release_v1", "delete_v1", "read_v1", "spend_v1"}
-    makes_room = {"compact_v1"}
+    makes_room = {"compact_v1", *(script.name for script in OF_TURNS)}
     assert first == ("#!lua flags=allow-oom" if script.name in ends_or_keeps_a_job | makes_room else "#!lua")
     assert rest == script.plain
     assert script.sha(True) != script.sha(False)
 
 
-@by_name
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
 def test_a_script_touches_no_key_but_its_jobs_own(script: Script) -> None:
     calls = re.findall(r"redis\.call\('(\w+)',\s*([^,)]+)", script.plain)
     assert {key.strip() for name, key in calls if name not in ("TIME", "PUBLISH")} <= {

@@ -1,6 +1,7 @@
 -- What every script shares. The loader puts this in front of each, after the constants that it generates from
 -- shared/jobs.py (TRANSITIONS) and shared/storage/keys.py (times in ms).
 -- KEYS, in this order: 1 meta, 2 log, 3 lease, 4 ops, 5 tombstone. Only append_v2 takes those of many jobs, and fewer.
+-- The scripts of the tenants' turns, of the control store, take 1 turns, 2 taken, 3 arq's queue, 4 wake list.
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -86,4 +87,29 @@ local function close(status, terminal, usage, now)
   redis.call('PEXPIRE', KEYS[2], int(ttl))
   redis.call('PEXPIRE', KEYS[4], int(OPS_MS))
   redis.call('PEXPIRE', KEYS[5], int(ttl + TOMBSTONE_MS))
+end
+
+local function tenant_of(offer)
+  return string.match(offer, '^([%w_-]+)/')
+end
+
+-- An offer waits among its tenant's, at the place that arq's queue has it at. False where arq's queue has it no more: it
+-- was claimed or withdrawn, or is the reaper's to make again.
+local function line_up(offer)
+  local score, tenant = redis.call('ZSCORE', KEYS[3], offer), tenant_of(offer)
+  if not score or not tenant then return false end
+  local waiting = WAITING_PREFIX .. tenant
+  redis.call('ZADD', waiting, 'NX', score, offer)
+  redis.call('PEXPIRE', waiting, WAITING_MS)
+  redis.call('ZADD', KEYS[1], 'NX', 0, tenant)
+  redis.call('PEXPIRE', KEYS[1], WAITING_MS)
+  return true
+end
+
+-- One bell is enough: who hears it takes all that it has slots for, and looks again.
+local function ring_bell(name)
+  if redis.call('EXISTS', KEYS[4]) == 0 then
+    redis.call('LPUSH', KEYS[4], name)
+    redis.call('PEXPIRE', KEYS[4], WAKE_MS)
+  end
 end

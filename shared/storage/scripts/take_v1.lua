@@ -1,0 +1,70 @@
+-- take_v1: a worker with free slots gets the offers that come next: the tenants in turn, and of a tenant the one of the
+-- highest priority, of these the oldest. Start-time fair queueing with equal shares: a tenant that has just come stands
+-- at 0, which counts as the clock's time; a take moves the clock to its tenant's time, and the tenant one behind it.
+-- ARGV: 1 how many, 2 ms for which what is taken is its taker's, 3 ms of a seat, 4 seats of a tenant (0 = any number),
+--       5… `tenant, seats` of those with another number
+-- Answers {1 if somebody waits for a seat or 0, [offer, …], [offer that got a seat, …]}
+local now = now_ms()
+local wanted, default = tonumber(ARGV[1]), tonumber(ARGV[4])
+local seats = {}
+for i = 5, #ARGV, 2 do seats[ARGV[i]] = tonumber(ARGV[i + 1]) end
+
+-- Taken and not claimed in time: its worker has died on the way, or put it off.
+local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(now), 'LIMIT', 0, 100)
+for i = 1, #lapsed do
+  redis.call('ZREM', KEYS[2], lapsed[i])
+  line_up(lapsed[i])
+end
+
+-- How many seats of a limited tenant are free, counted once; what nobody has renewed is free again.
+local free = {}
+local function count_free(tenant, limit)
+  if not free[tenant] then
+    redis.call('ZREMRANGEBYSCORE', RUNNING_PREFIX .. tenant, '-inf', int(now))
+    free[tenant] = limit - redis.call('ZCARD', RUNNING_PREFIX .. tenant)
+  end
+  return free[tenant]
+end
+
+local known = redis.call('ZSCORE', KEYS[1], '.')
+local clock = tonumber(known or 0)
+local rank, held, offers, seated = 0, 0, {}, {}
+while #offers < wanted do
+  local turn = redis.call('ZRANGE', KEYS[1], rank, rank, 'WITHSCORES')
+  if not turn[1] then break end
+  local tenant, time = turn[1], tonumber(turn[2])
+  local limit = seats[tenant] or default
+  if tenant == '.' then
+    rank = rank + 1
+  elseif redis.call('EXISTS', WAITING_PREFIX .. tenant) == 0 then
+    -- Its time has come and nothing waits: who comes again is not before the others, and need not be remembered.
+    redis.call('ZREM', KEYS[1], tenant)
+    clock = math.max(clock, time)
+  elseif limit > 0 and count_free(tenant, limit) < 1 then
+    held = 1
+    rank = rank + 1
+  else
+    local offer = redis.call('ZPOPMIN', WAITING_PREFIX .. tenant)[1]
+    offers[#offers + 1] = offer
+    redis.call('ZADD', KEYS[2], int(now + tonumber(ARGV[2])), offer)
+    if limit > 0 then
+      redis.call('ZADD', RUNNING_PREFIX .. tenant, int(now + tonumber(ARGV[3])), offer)
+      redis.call('PEXPIRE', RUNNING_PREFIX .. tenant, ARGV[3])
+      free[tenant] = free[tenant] - 1
+      seated[#seated + 1] = offer
+    end
+    clock = math.max(clock, time)
+    redis.call('ZADD', KEYS[1], int(clock + 1), tenant)
+  end
+end
+
+if redis.call('ZCARD', KEYS[1]) <= (known and 1 or 0) then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('ZADD', KEYS[1], int(clock), '.')
+  redis.call('PEXPIRE', KEYS[1], WAITING_MS)
+end
+if #offers > 0 then redis.call('PEXPIRE', KEYS[2], 60000) end
+-- Nothing is left that a slot could be had for, so there is nothing to ring for.
+if #offers < wanted then redis.call('DEL', KEYS[4]) end
+return {held, offers, seated}
