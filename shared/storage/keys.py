@@ -90,13 +90,13 @@ ENDED = "tailrace:ended"
 workers. Ends a day after the last job's end."""
 
 WAKE = "tailrace:wake"
-"""Control, list: bells that wake an idle worker. A bell carries the offer that rang it, for workers that still start what
-a bell names. A hint; ends an hour after the last push."""
+"""Control, list: bells that wake an idle worker. A bell carries the offer that rang it, for older workers, which start
+what a bell names. A hint; ends an hour after the last push."""
 WAKE_MS = 3_600_000
 
 TURNS = "tailrace:turns"
-"""Control, sorted set tenant → when its turn comes (shared/storage/turns.py), with the virtual clock as the member `.`,
-which no tenant can be. Members leave when nothing of theirs waits; ends with the last one, or two days after an offer."""
+"""Control, sorted set tenant → number of its last turn, 0 for one that is new. Members leave when their turn comes and
+nothing of theirs waits; ends with the last one, or two days after the last offer."""
 
 TAKEN = "tailrace:taken"
 """Control, sorted set offer → until when it is its taker's to claim, ms. Ends a minute after the last take."""

@@ -1,10 +1,12 @@
 """What storage tests do again and again: make a job, take it, let its lease lapse, read what its log says."""
 
+from typing import Any
+
 from shared.events import Done, Entry, Event
 from shared.jobs import JobKey, JobRequest, Message, OnInterrupt, new_job_id
 from shared.storage.creation import Creation
 from shared.storage.jobs import Claimed
-from shared.storage.keys import job_keys, waiting
+from shared.storage.keys import WAKE, job_keys, waiting
 from shared.transcript import fold
 from tests.storage.conftest import Stores
 
@@ -46,6 +48,12 @@ async def lapse(stores: Stores, job: JobKey) -> None:
 async def offers(stores: Stores, tenant: str = "default") -> list[str]:
     """What waits of a tenant, in order."""
     return [str(name) for name in await stores.redis.zrange(waiting(tenant), 0, -1)]
+
+
+async def bells(stores: Stores) -> list[str]:
+    """What is in the wake list, the next one first."""
+    redis: Any = stores.redis
+    return [str(name) for name in reversed(await redis.lrange(WAKE, 0, -1))]
 
 
 async def events(stores: Stores, job: JobKey) -> list[Event]:

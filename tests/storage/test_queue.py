@@ -11,7 +11,7 @@ from shared.jobs import JobKey, job_id_ms, job_id_prefix, new_job_id
 from shared.queue import FUNCTION, deserialize, offer_id, parse_offer
 from shared.storage.keys import TAKEN, WAKE, waiting
 from shared.storage.sending import OwnLine
-from tests.storage.acts import new_job, offers
+from tests.storage.acts import bells, new_job, offers
 from tests.storage.conftest import Stores
 
 QUEUE = "tailrace:queue"
@@ -123,11 +123,11 @@ async def test_a_withdrawn_offer_is_soon_gone_and_can_be_made_again(stores: Stor
 
 async def test_bells_carry_the_offers_in_their_order_for_older_workers(stores: Stores) -> None:
     names = [await _offer(stores) for _ in range(3)]
-    assert [await stores.redis.rpop(WAKE) for _ in names] == names
+    assert await bells(stores) == names
 
 
 async def test_bells_that_nobody_hears_are_bounded_and_end(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.queue._WAKE_LIST_MAX", 3)
     names = [await _offer(stores) for _ in range(5)]
-    assert await stores.redis.lrange(WAKE, 0, -1) == names[:1:-1]
+    assert await bells(stores) == names[2:]
     assert 0 < await stores.redis.pttl(WAKE) <= 3_600_000

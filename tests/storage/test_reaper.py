@@ -82,7 +82,7 @@ async def test_a_queued_job_without_an_offer_is_offered(stores: Stores, reaper: 
     job = await _indexed(stores, asked=acts.request(priority=9))
     await reaper.sweep(trusted=trusted)
     assert await _offers(stores) == [offer_id(job, 0)]
-    assert await stores.redis.rpop(keys.WAKE) == offer_id(job, 0)
+    assert await acts.bells(stores) == [offer_id(job, 0)]
     low = await _indexed(stores, asked=acts.request(priority=0))
     await reaper.sweep(trusted=trusted)
     assert await _offers(stores) == [offer_id(job, 0), offer_id(low, 0)]

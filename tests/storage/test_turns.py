@@ -199,7 +199,7 @@ async def test_without_a_bell_a_worker_looks_all_the_same(worker: Worker, stores
 async def test_bells_stay_for_others_while_something_may_be_had(worker: Worker, stores: Stores) -> None:
     await worker.offer("a0", "a1", "a2")
     assert await worker.take(1, bell_s=1) == ["a0"]
-    assert await stores.redis.llen(keys.WAKE) == 2
+    assert len(await acts.bells(stores)) == 2
     assert await worker.take(9) == ["a1", "a2"]
     assert await stores.redis.exists(keys.WAKE) == 0
 
@@ -219,7 +219,7 @@ async def test_arq_keeps_an_offer_until_it_is_claimed_and_rings_for_it(worker: W
     await worker.offer("a0")
     await stores.redis.delete(keys.WAKE)
     assert await stores.queue.turns.ring(worker.full("a0"))
-    assert await stores.redis.llen(keys.WAKE) == 1
+    assert len(await acts.bells(stores)) == 1
     assert await worker.take(9, bell_s=1) == ["a0"]
     assert await stores.queue.turns.ring(worker.full("a0"))
     assert await worker.take(9) == []
@@ -278,7 +278,7 @@ async def test_a_seat_that_is_left_rings_for_what_waits_for_it(worker: Worker, s
     assert await worker.take(9, seats=seats) == ["a0"]
     assert await stores.redis.exists(keys.WAKE) == 0
     await stores.queue.turns.leave_seats([worker.full("a0")])
-    assert await stores.redis.llen(keys.WAKE) == 1
+    assert len(await acts.bells(stores)) == 1
     assert await worker.take(9, seats=seats, bell_s=1) == ["a1"]
     await stores.queue.turns.leave_seats([worker.full("a1")])
     assert await stores.redis.exists(keys.WAKE) == 0

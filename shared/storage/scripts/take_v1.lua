@@ -1,6 +1,6 @@
--- take_v1: a worker with free slots gets the offers that come next: the tenants in turn, and of a tenant the one of the
--- highest priority, of these the oldest. Start-time fair queueing with equal shares: a tenant that has just come stands
--- at 0, which counts as the clock's time; a take moves the clock to its tenant's time, and the tenant one behind it.
+-- take_v1: a worker with free slots gets the offers that come next: of the tenants with a free seat the one whose last
+-- turn is longest ago, and of its offers the one of the highest priority, of these that of the oldest job. Who is new
+-- stands at 0, so before all others, and each that has had a turn behind them.
 -- ARGV: 1 how many, 2 ms for which what is taken is its taker's, 3 ms of a seat, 4 seats of a tenant (0 = any number),
 --       5… `tenant, seats` of those with another number
 -- Answers {1 if somebody waits for a seat or 0, [offer, …], [offer that got a seat, …]}
@@ -26,20 +26,16 @@ local function count_free(tenant, limit)
   return free[tenant]
 end
 
-local known = redis.call('ZSCORE', KEYS[1], '.')
-local clock = tonumber(known or 0)
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+local turn = tonumber(last[2] or 0)
 local rank, held, offers, seated = 0, 0, {}, {}
 while #offers < wanted do
-  local turn = redis.call('ZRANGE', KEYS[1], rank, rank, 'WITHSCORES')
-  if not turn[1] then break end
-  local tenant, time = turn[1], tonumber(turn[2])
+  local tenant = redis.call('ZRANGE', KEYS[1], rank, rank)[1]
+  if not tenant then break end
   local limit = seats[tenant] or default
-  if tenant == '.' then
-    rank = rank + 1
-  elseif redis.call('EXISTS', WAITING_PREFIX .. tenant) == 0 then
-    -- Its time has come and nothing waits: who comes again is not before the others, and need not be remembered.
+  if redis.call('EXISTS', WAITING_PREFIX .. tenant) == 0 then
+    -- Nothing waits, and all others have had their turn since: coming again, it may as well be new.
     redis.call('ZREM', KEYS[1], tenant)
-    clock = math.max(clock, time)
   elseif limit > 0 and count_free(tenant, limit) < 1 then
     held = 1
     rank = rank + 1
@@ -53,16 +49,9 @@ while #offers < wanted do
       free[tenant] = free[tenant] - 1
       seated[#seated + 1] = offer
     end
-    clock = math.max(clock, time)
-    redis.call('ZADD', KEYS[1], int(clock + 1), tenant)
+    turn = turn + 1
+    redis.call('ZADD', KEYS[1], int(turn), tenant)
   end
-end
-
-if redis.call('ZCARD', KEYS[1]) <= (known and 1 or 0) then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('ZADD', KEYS[1], int(clock), '.')
-  redis.call('PEXPIRE', KEYS[1], WAITING_MS)
 end
 if #offers > 0 then redis.call('PEXPIRE', KEYS[2], 60000) end
 -- Nothing is left that a slot could be had for, so there is nothing to ring for.
