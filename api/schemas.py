@@ -97,7 +97,7 @@ class JobIn(Body):
         default_factory=dict, description="the provider's own parameters, by its list"
     )
     on_interrupt: Literal["restart", "continue", "fail"] = "restart"
-    priority: int = Field(5, ge=0, le=9, description="higher first")
+    priority: int = Field(5, ge=0, le=9, description="higher first, among the tenant's own")
     metadata: dict[Name, Annotated[str, BeforeValidator(_sound), StringConstraints(max_length=512)]] = Field(
         default_factory=dict, max_length=16
     )

@@ -22,6 +22,7 @@ TURN_S: dict[str, dict[str, float]] = {
     "storm": {"*": 4},
     "idle_readers": {"*": 10},
     "pickup": {"*": 16},
+    "fair": {"*": 22},
     "bytes_per_token": {"*": 26},
     "lag_by_streams": {"direct": 46, "*": 38},
     "tools": {"*": 16},
@@ -34,6 +35,7 @@ QUICK_S: dict[str, dict[str, float]] = {
     "fan_out": {"tailrace": 7.5},
     "idle_readers": {"*": 4.5},
     "pickup": {"*": 5.5},
+    "fair": {"*": 16},
     "bytes_per_token": {"*": 16},
 }
 """The same of a quick run, where it differs."""

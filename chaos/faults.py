@@ -11,7 +11,7 @@ from chaos.load import Load
 from chaos.measure import Reruns
 from chaos.plan import Round
 from chaos.targets import Targets, epoch_of
-from shared.storage.keys import WAKE
+from shared.storage.keys import WAKE, waiting
 
 _CALM = ("worker_kill", "readers_reset")
 """Faults that do not disturb the measuring of re-runs (a kill counts as a disturbance of the others only)."""
@@ -137,6 +137,7 @@ class Faults:
                 for offer in client.zrange("tailrace:queue", 0, -1):
                     if chance.random() < 0.5:
                         dropped += int(str(client.zrem("tailrace:queue", offer)))
+                        client.zrem(waiting(str(offer).partition("/")[0]), offer)
                         client.delete(f"arq:job:{offer}")
         finally:
             for worker in self._fleet.workers:

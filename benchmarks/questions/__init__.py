@@ -7,6 +7,7 @@ from benchmarks.bench import Bench
 from benchmarks.questions import (
     bytes_per_token,
     cost_by_length,
+    fair,
     fan_out,
     first_token,
     flood,
@@ -36,6 +37,7 @@ QUESTIONS: dict[str, ModuleType] = {
         storm,
         idle_readers,
         pickup,
+        fair,
         bytes_per_token,
         lag_by_streams,
         tools,

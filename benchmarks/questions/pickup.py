@@ -36,13 +36,13 @@ def measure(bench: Bench) -> list[Sample]:
 def _ask(bench: Bench, running: Running, number: int) -> Sample:
     assert isinstance(running, Tailrace)
     count = 80 if bench.plan.quick else 300
-    _waits(running, 20)
-    idle = _waits(running, count)
+    waits(running, 20)
+    idle = waits(running, count)
     span_s = 4.0 + count * (LONGEST_PAUSE_S + 0.02)
     model = fake(round(span_s * RUNNING_TOKENS_PER_S), 1_000_000 // RUNNING_TOKENS_PER_S)
     jobs = [running.begin(model) for _ in range(RUNNING)]
     _all_speak(running, jobs)
-    busy = _waits(running, count)
+    busy = waits(running, count)
     still = sum(not running.complete(job, 0) for job in jobs)
     for job in jobs:
         running.call("POST", f"/jobs/{job}/cancel")
@@ -62,7 +62,7 @@ def _all_speak(running: Tailrace, jobs: list[str]) -> None:
         time.sleep(0.05)
 
 
-def _waits(running: Tailrace, count: int) -> list[float]:
+def waits(running: Tailrace, count: int) -> list[float]:
     """Milliseconds of so many one-token jobs, one after another; of fewer where they do not come to their turn."""
     until = time.monotonic() + GUARD_S
     body = json.dumps({"provider": "scripted", "model": "demo", "prompt": "x", "params": {"tokens": 1}})

@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from shared.storage.keys import WAKE
+from shared.storage.keys import WAKE, waiting
 from tests.support.cutter import Cutter
 
 
@@ -20,8 +20,9 @@ class LossyWire(Cutter):
         super().__init__(target)
         self._share = share
         self._chance = chance
-        self._keys = {"wakes": b"\r\n" + WAKE.encode(), "offers": b"ZADD\r\n$%d\r\n%s" % (len(queue), queue.encode())}
-        self.astray = (f"{WAKE[:-1]}~", f"{queue[:-1]}~")
+        waits = waiting("default")
+        self._keys = {"wakes": [b"\r\n" + WAKE.encode()], "offers": [_zadd(queue), _zadd(waits)]}
+        self.astray = (f"{WAKE[:-1]}~", f"{queue[:-1]}~", f"{waits[:-1]}~")
         """Where the lost ones are: keys that the drill has to clear away."""
         self.lost = {"wakes": 0, "offers": 0}
 
@@ -33,10 +34,11 @@ class LossyWire(Cutter):
 
     def _lose(self, chunk: bytes) -> bytes:
         """One offer is one small pipeline, so it comes in one chunk; what is cut in two is passed on as it is."""
-        for what, mark in self._keys.items():
-            if mark in chunk and self._chance.random() < self._share:
+        for what, marks in self._keys.items():
+            if marks[0] in chunk and self._chance.random() < self._share:
                 self.lost[what] += 1
-                chunk = chunk.replace(mark, mark[:-1] + b"~")
+                for mark in marks:
+                    chunk = chunk.replace(mark, mark[:-1] + b"~")
         return chunk
 
     async def aclose(self) -> None:
@@ -44,6 +46,11 @@ class LossyWire(Cutter):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         await super().aclose()
+
+
+def _zadd(key: str) -> bytes:
+    """How an entry of the set begins on the wire."""
+    return b"ZADD\r\n$%d\r\n%s" % (len(key), key.encode())
 
 
 @contextlib.asynccontextmanager

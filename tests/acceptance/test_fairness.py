@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ async def _tenants(cluster: Cluster) -> AsyncIterator[Tenants]:
     await redis.aclose()
 
 
+@pytest.mark.requirement("FR-1")
 async def test_a_tenants_next_job_starts_next_whatever_another_has_waiting(cluster_of: ClusterFactory) -> None:
     cluster = cluster_of(api=0, workers=2, env={"TAILRACE_SLOTS": "2"})
     async with _tenants(cluster) as tenants:
@@ -88,11 +90,11 @@ async def test_a_tenants_next_job_starts_next_whatever_another_has_waiting(clust
             mine = await tenants.post("few")
             assert not await tenants.runs(mine)
             await tenants.cancel((await tenants.running(many))[0])
-            await until(lambda job=mine: tenants.runs(job))
+            await until(partial(tenants.runs, mine))
             assert await tenants.waiting("many") == left
 
             await tenants.cancel(mine)
-            await until(lambda left=left: _left(tenants, left - 1))
+            await until(partial(_left, tenants, left - 1))
 
 
 async def _left(tenants: Tenants, count: int) -> bool:
@@ -100,6 +102,7 @@ async def _left(tenants: Tenants, count: int) -> bool:
     return await tenants.waiting("many") == count
 
 
+@pytest.mark.requirement("FR-2")
 async def test_a_tenant_at_its_limit_leaves_the_slots_to_others_and_goes_on_when_one_ends(
     cluster_of: ClusterFactory,
 ) -> None:
@@ -113,7 +116,7 @@ async def test_a_tenant_at_its_limit_leaves_the_slots_to_others_and_goes_on_when
             assert await tenants.waiting("many") == left
             ended, other = await tenants.running(many)
             await tenants.cancel(ended)
-            await until(lambda left=left: _left(tenants, left - 1))
+            await until(partial(_left, tenants, left - 1))
             await until(lambda: _so_many_run(tenants, many, 2))
             assert other in await tenants.running(many)
 
@@ -149,6 +152,7 @@ async def _so_many_run(tenants: Tenants, jobs: list[JobKey], count: int) -> bool
     return len(await tenants.running(jobs)) == count
 
 
+@pytest.mark.requirement("CR-12")
 @pytest.mark.parametrize("workers", [1, 3])
 async def test_the_highest_priority_of_a_tenant_starts_first(cluster_of: ClusterFactory, workers: int) -> None:
     cluster = cluster_of(api=0, workers=0, env={"TAILRACE_SLOTS": "1"})

@@ -165,6 +165,16 @@ async def test_an_offer_that_is_put_off_comes_again_a_little_later(worker: Worke
     await until(lambda: _taken_is(worker, ["a0"]))
 
 
+async def test_an_offer_that_is_put_off_when_it_was_claimed_elsewhere_does_not_come_again(
+    worker: Worker, stores: Stores
+) -> None:
+    await worker.offer("a0")
+    await worker.take()
+    await stores.queue.withdraw(worker.full("a0"))
+    await stores.queue.turns.put_off(worker.full("a0"), 60_000)
+    assert await stores.queue.outstanding([worker.full("a0")]) == [False]
+
+
 async def _taken_is(worker: Worker, names: list[str]) -> bool:
     return await worker.take(9) == names
 
@@ -233,6 +243,8 @@ async def test_an_offer_by_an_older_process_lines_up_when_arq_brings_it(worker: 
     assert not (await stores.queue.outstanding([worker.full("a0")]))[0]
     assert await worker.take(9) == []
     assert await stores.queue.turns.ring(worker.full("a0"))
+    for name in (keys.WAKE, keys.TURNS, keys.waiting("a")):
+        assert await stores.redis.pttl(name) > 0
     assert await worker.take(9) == ["a0"]
 
 
