@@ -17,9 +17,9 @@ from redis.asyncio import BlockingConnectionPool
 
 from shared.jobs import JobKey, job_id_ms
 from shared.settings import Settings
-from shared.storage.connect import Redis, storage_errors
+from shared.storage.connect import Redis, sound, storage_errors
 from shared.storage.keys import DAY_MS, TAKEN, WAKE, WAKE_MS, waiting
-from shared.storage.sending import let_cancellations_through, together
+from shared.storage.sending import exchange, let_cancellations_through, together
 from shared.storage.transactions import Command
 from shared.storage.turns import Turns
 
@@ -119,12 +119,14 @@ class Queue:
 
         One that stands in arq's queue alone is none: arq brings it to nobody while all that waits waits for a seat.
         """
+        commands: list[Command] = []
+        for name in names:
+            commands += [
+                ("ZSCORE", waiting(parse_offer(name)[0].tenant), name),
+                ("ZSCORE", TAKEN, name),
+                ("EXISTS", in_progress_key_prefix + name),
+            ]
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.zscore(waiting(parse_offer(name)[0].tenant), name)
-                pipe.zscore(TAKEN, name)
-                pipe.exists(in_progress_key_prefix + name)
-            rows = await pipe.execute() if names else []
+            rows = [sound(answer) for answer in await exchange(self._redis, commands)]
         waits, taken, delivering = rows[::3], rows[1::3], rows[2::3]
         return [w is not None or t is not None or bool(d) for w, t, d in zip(waits, taken, delivering, strict=True)]

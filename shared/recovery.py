@@ -27,6 +27,10 @@ WATCHED_MS = 4_000
 """For how long a sweep vouches for the stores. Less than a lease: owners have had the chance to renew."""
 LOOK_AGAIN_S = 1.0
 """A job without a lease is looked at again after so long; one with a lease when that could have lapsed."""
+LOOKS = 100
+"""Jobs that are looked at in one piece: whatever else this process does has its turn in between."""
+LOOKS_PER_S = 1_000
+"""Jobs that wait and have their offer are looked at so often in all: of ten thousand each every ten seconds."""
 SLOW_S = 1.0
 """A look that took longer says nothing of leases and readers."""
 DAMAGED_AGAIN_S = 60.0
@@ -98,6 +102,8 @@ class Reaper:
         """When a job need be looked at next; what is not in it, at once."""
         self._known_s: dict[JobKey, float] = {}
         """Since when this reaper knows a job."""
+        self._open = 0
+        """How many jobs the last sweep saw."""
 
     def _distrust(self) -> None:
         """The stores may have been away, and leases have lapsed in their sleep: owners must get time to renew."""
@@ -135,9 +141,13 @@ class Reaper:
         while rows := await self._control.open_jobs(offset, PAGE):
             seen.update(job for job, _ in rows)
             now_s = self._now_s()
-            gone = await self._look_at([row for row in rows if self._due_s.get(row[0], 0.0) <= now_s], trusted)
+            due = [row for row in rows if self._due_s.get(row[0], 0.0) <= now_s]
+            gone = 0
+            for begin in range(0, len(due), LOOKS):
+                gone += await self._look_at(due[begin : begin + LOOKS], trusted)
             offset += len(rows) - gone
         metrics.OPEN_JOBS.set(len(seen))
+        self._open = len(seen)
         for table in (self._due_s, self._known_s):
             for job in table.keys() - seen:
                 del table[job]
@@ -164,7 +174,7 @@ class Reaper:
                 self._due_s[job] = 0.0  # too young: a job whose offer was lost waits for this and no longer
             elif todo is not Todo.NOTHING:
                 gone += await self._end(job, todo, standing)
-        await self._offer(offers)
+        await self._offer(offers, now_ms)
         return gone
 
     async def _end(self, job: JobKey, todo: Todo, standing: Standing | None) -> int:
@@ -192,24 +202,45 @@ class Reaper:
             return await self._store.cancel(job, todo.value, epoch=epoch)
         return await self._store.fail(job, todo.value, epoch=epoch, unleased=todo is not Todo.DEADLINE)
 
-    async def _offer(self, wanted: list[tuple[JobKey, Standing]]) -> None:
+    async def _offer(self, wanted: list[tuple[JobKey, Standing]], now_ms: int) -> None:
         """Offer again what has no offer outstanding."""
-        names = [offer_id(job, standing.epoch) for job, standing in wanted]
-        there = await self._queue.outstanding(names)
+        there = await self._queue.outstanding([offer_id(job, standing.epoch) for job, standing in wanted])
+        missing: list[tuple[JobKey, Standing]] = []
         for (job, standing), outstanding in zip(wanted, there, strict=True):
             if not outstanding:
-                log.warning("job %s: offered again (%s, epoch %d)", job, standing.status, standing.epoch)
-                try:
-                    await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
-                    metrics.REAPER_ACTS.labels(f"offer_{standing.status}").inc()
-                except StorageError as error:
-                    if error.code != "storage_full":
-                        raise
-                    return  # nobody could claim it now; jobs at their deadlines must still be ended
+                missing.append((job, standing))
+            elif standing.status is Status.QUEUED:
+                rest_s = max(LOOK_AGAIN_S, self._open / LOOKS_PER_S * random.uniform(0.8, 1.2))
+                self._due_s[job] = self._now_s() + min(rest_s, _ends_in_ms(standing, now_ms) / 1000)
+        for job, standing in await self._unchanged(missing):
+            log.warning("job %s: offered again (%s, epoch %d)", job, standing.status, standing.epoch)
+            try:
+                await self._queue.offer(job, epoch=standing.epoch, priority=standing.priority)
+                metrics.REAPER_ACTS.labels(f"offer_{standing.status}").inc()
+            except StorageError as error:
+                if error.code != "storage_full":
+                    raise
+                return  # nobody could claim it now; jobs at their deadlines must still be ended
+
+    async def _unchanged(self, jobs: list[tuple[JobKey, Standing]]) -> list[tuple[JobKey, Standing]]:
+        """Those of `jobs` that still stand under the same epoch: an offer goes when its job is claimed, which may have
+        been since we looked."""
+        if not jobs:
+            return []
+        _, standings = await self._store.standings([job for job, _ in jobs])
+        return [
+            (job, before)
+            for (job, before), now in zip(jobs, standings, strict=True)
+            if now is not None and (now.status, now.epoch) == (before.status, before.epoch)
+        ]
 
 
 def _look_again_s(standing: Standing | None, now_ms: int) -> float:
     if standing is None or not standing.lease_ms:
         return LOOK_AGAIN_S if standing is None or standing.status is Status.QUEUED else 0.0
-    ends_ms = min(standing.deadline_ms, standing.unread_at_ms or standing.deadline_ms)
-    return min(standing.lease_ms, max(0, ends_ms - now_ms)) / 1000
+    return min(standing.lease_ms, _ends_in_ms(standing, now_ms)) / 1000
+
+
+def _ends_in_ms(standing: Standing, now_ms: int) -> int:
+    """When the job is to be ended, if nothing happens before."""
+    return max(0, min(standing.deadline_ms, standing.unread_at_ms or standing.deadline_ms) - now_ms)

@@ -1,9 +1,11 @@
 """How long a tenant waits while another has 10,000 jobs waiting, over while that has a handful, and all slots.
 
-A worker of 20 slots, in which the other tenant's jobs take a second each: every 50 ms a slot is free for somebody.
+A worker of 20 slots, in which the other tenant's jobs take half a second to one and a half: about every 50 ms a slot is
+free for somebody.
 """
 
 import contextlib
+import random
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +29,9 @@ HANDFUL = 200
 """Enough to keep the slots full for as long as is measured beside them."""
 MANY = 10_000
 TENANT = "many"
-ASKED = JobRequest("scripted", "demo", [Message("user", "x")], params={"tokens": 20, "tokens_per_s": 20})
+TOKENS = (10, 30)
+"""Jobs of one length, begun together, would free all slots at one moment and none for a second."""
+TOKENS_PER_S = 20
 
 
 def measure(bench: Bench) -> list[Sample]:
@@ -70,7 +74,9 @@ def _post(running: Tailrace, count: int) -> None:
         pipe = running.store.pipeline(transaction=False)
         for _ in range(min(250, count - begin)):
             job = JobKey(TENANT, new_job_id())
-            creation = Creation(job, ASKED, deadline_s=3600, ttl_s=60)
+            params = {"tokens": random.randint(*TOKENS), "tokens_per_s": TOKENS_PER_S}
+            asked = JobRequest("scripted", "demo", [Message("user", "x")], params=params)
+            creation = Creation(job, asked, deadline_s=3600, ttl_s=60)
             for command in (
                 *control.indexing(job, time.time_ns() // 1_000_000, 3_600_000),
                 creation.command(flags=True),

@@ -19,6 +19,7 @@ from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.creation import Creation
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 from shared.storage.reads import Line, Pooled
+from shared.storage.sending import exchange
 
 _encode = msgspec.json.encode
 _STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority", "created_ms", "unread_ms", "read_ms"]
@@ -124,14 +125,12 @@ class JobStore:
     async def standings(self, jobs: list[JobKey]) -> tuple[int, list[Standing | None]]:
         """The store's clock (ms since 1970), and for each job how it stands; None where there is none."""
         with storage_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
+            commands: list[tuple[str, ...]] = [("TIME",)]
             for job in jobs:
                 keys = job_keys(job)
-                pipe.hmget(keys.meta, _STANDING)
-                pipe.pttl(keys.lease)
-            now, *rows = await pipe.execute(raise_on_error=False)
-            seconds, micros = sound(now)
+                commands += [("HMGET", keys.meta, *_STANDING), ("PTTL", keys.lease)]
+            now, *rows = await exchange(self._redis, commands)
+            seconds, micros = map(int, sound(now))
             rows = [readable(row) for row in rows]
         standings = [_standing(meta, left_ms) for meta, left_ms in zip(rows[::2], rows[1::2], strict=True)]
         return seconds * 1000 + micros // 1000, standings

@@ -155,6 +155,37 @@ async def test_a_job_that_a_worker_has_taken_and_not_yet_claimed_is_not_offered_
     await line.aclose()
 
 
+async def test_a_job_that_is_claimed_while_the_reaper_looks_is_not_offered_again(
+    stores: Stores, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await _indexed(stores)
+
+    async def claimed_meanwhile(names: list[str]) -> list[bool]:
+        await acts.claim(stores, job)
+        return [False for _ in names]
+
+    monkeypatch.setattr(stores.queue, "outstanding", claimed_meanwhile)
+    await reaper.sweep(trusted=True)
+    assert await _offers(stores) == []
+
+
+async def test_many_that_wait_with_their_offers_are_looked_at_less_often_and_yet_end_in_time(
+    stores: Stores, reaper: Reaper
+) -> None:
+    few, many, overdue = [await _indexed(stores, deadline_s=deadline_s) for deadline_s in (60, 60, 2)]
+    for job in (few, many, overdue):
+        await stores.queue.offer(job, epoch=0, priority=5)
+    now_s = asyncio.get_running_loop().time()
+    await reaper.sweep(trusted=True)
+    assert reaper._due_s[few] - now_s < recovery.LOOK_AGAIN_S * 2
+
+    reaper._open = 20 * recovery.LOOKS_PER_S
+    reaper._due_s.clear()
+    await reaper.sweep(trusted=True)
+    assert 10 < reaper._due_s[many] - now_s < 30
+    assert reaper._due_s[overdue] - now_s <= 3
+
+
 async def test_a_queued_job_that_is_ended_leaves_no_offer_for_its_tenant_to_pay_a_turn_for(
     stores: Stores, reaper: Reaper
 ) -> None:
