@@ -24,6 +24,9 @@ from shared.storage.limits import LimitStore
 QUOTA = "tailrace.quota"
 """In the scope: what the answer tells of the caller's requests, as headers; also, that this request was counted."""
 QUOTA_HEADERS = ("RateLimit-Policy", "RateLimit")
+_A_TOKENS_PART = 10
+"""A tenth of what the key may ask; a page asks once in a while."""
+_MOST_TOKENS = 10_000
 _FAILED_MOST_S = 2.0
 """A burst of failed authentications, in seconds of their rate: a fleet whose key was just revoked."""
 
@@ -39,6 +42,7 @@ class Limiter:
         self._keyed = keyed
         self._patience_s = patience_s
         self._permits: dict[tuple[str, float, int], Permits] = {}
+        self._of_tokens: dict[str, Bucket] = {}
         rate = settings.failed_auth_per_s
         self._failed = Bucket(rate, rate * _FAILED_MOST_S, time.monotonic) if rate else None
 
@@ -54,23 +58,22 @@ class Limiter:
         limits = self.of(principal)
         if not limits.requests_per_s or QUOTA in scope:
             return
-        if _reads_events(scope):
-            burst = max(limits.request_burst, limits.readers)
-            verdict = await self._permits_of(f"{principal.id}:events", limits.requests_per_s, burst).take()
-            scope[QUOTA] = ()
-            if not verdict.passed:
-                metrics.REFUSALS.labels("requests").inc()
-                raise CloseWithoutAnswerError
+        scope[QUOTA] = ()
+        reads, verdict = _reads_events(scope), self._by_token(principal, limits)
+        if verdict is None or verdict.passed:
+            verdict = await self._permits_of(principal, limits, reads=reads).take()
+        if not reads:
+            scope[QUOTA] = _quota(verdict, limits)
+        if verdict.passed:
             return
-        verdict = await self._permits_of(principal.id, limits.requests_per_s, limits.request_burst).take()
-        scope[QUOTA] = _quota(verdict, limits)
-        if not verdict.passed:
-            metrics.REFUSALS.labels("requests").inc()
-            raise TailraceError(
-                "rate_limited",
-                f"This key may ask {limits.requests_per_s:g} times a second, and {limits.request_burst} times at once.",
-                retry_after_s=verdict.wait_s,
-            )
+        metrics.REFUSALS.labels("requests").inc()
+        if reads:
+            raise CloseWithoutAnswerError
+        raise TailraceError(
+            "rate_limited",
+            f"This key may ask {limits.requests_per_s:g} times a second, and {limits.request_burst} times at once.",
+            retry_after_s=verdict.wait_s,
+        )
 
     def failed(self, scope: Scope) -> None:
         """Somebody came without a valid key; TailraceError `rate_limited` where too many have, a reader's connection
@@ -86,8 +89,28 @@ class Limiter:
                 "rate_limited", "Too many requests come here without a valid key.", retry_after_s=verdict.wait_s
             )
 
-    def _permits_of(self, name: str, per_s: float, burst: int) -> Permits:
-        # As many as there are keys, twice: nobody can make more of them by asking.
+    def _by_token(self, principal: Principal, limits: Limits) -> Verdict | None:
+        """A part of the limit for all who hold tokens of one job, at this node: a page that runs wild must not take the
+        others' share."""
+        if principal.job_id is None:
+            return None
+        name = f"{principal.id}/{principal.job_id}"
+        bucket = self._of_tokens.pop(name, None)
+        if bucket is None:
+            per_s, burst = limits.requests_per_s / _A_TOKENS_PART, limits.request_burst / _A_TOKENS_PART
+            bucket = Bucket(per_s, max(burst, limits.readers_per_job), time.monotonic)
+        self._of_tokens[name] = bucket  # as the youngest
+        if len(self._of_tokens) > _MOST_TOKENS:
+            del self._of_tokens[next(iter(self._of_tokens))]
+        return bucket.take()
+
+    def _permits_of(self, principal: Principal, limits: Limits, *, reads: bool) -> Permits:
+        # As many as there are keys, thrice: nobody can make more of them by asking.
+        name, per_s, burst = principal.id, limits.requests_per_s, limits.request_burst
+        if reads:
+            name, burst = f"{name}:events", max(burst, limits.readers)
+        elif principal.job_id is not None:
+            name = f"{name}:tokens"  # whoever holds one must not keep the key itself out
         made = self._permits.get((name, per_s, burst))
         if made is None:
             made = Permits(self._store, name, per_s, burst, time.monotonic, self._patience_s)

@@ -17,6 +17,7 @@ TENANTS = {
     "brisk": "requests_per_s = 0.5\nrequest_burst = 6",
     "hasty": "requests_per_s = 0.5\nrequest_burst = 6",
     "careless": "requests_per_s = 0.001\nrequest_burst = 50",
+    "guests": "requests_per_s = 0.01\nrequest_burst = 60\nreaders_per_job = 0",
     "coming": "requests_per_s = 0.01\nrequest_burst = 1\nreaders = 5",
     "few": "open_jobs = 3",
     "poor": "tokens_per_day = 6",
@@ -100,6 +101,21 @@ async def test_one_keys_limit_is_felt_by_nobody_else_and_health_is_free(callers:
     answer = await other.ask("GET", "/jobs")
     assert answer.status_code == 200
     assert "ratelimit" not in answer.headers
+
+
+@pytest.mark.requirement("LT-12")
+async def test_a_token_that_runs_wild_keeps_neither_its_key_nor_other_tokens_out(
+    limited: Cluster, callers: Callers
+) -> None:
+    backend, _ = callers("guests")
+    wild, good = [(await backend.create(scripted("hello"))).json() for _ in range(2)]
+    async with Wire(limited.url, wild["read_token"]) as page:
+        answers = [await page.ask("GET", f"/jobs/{wild['id']}") for _ in range(9)]
+    assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 3
+    assert_problem(answers[-1], 429, "rate_limited")
+    assert (await backend.ask("GET", "/jobs")).status_code == 200
+    async with Wire(limited.url, good["read_token"]) as page:
+        assert (await page.ask("GET", f"/jobs/{good['id']}")).status_code == 200
 
 
 @pytest.mark.requirement("LT-3")
