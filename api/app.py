@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
     """What the server runs: the application behind its guard."""
-    served: ASGIApp = Guard(ShortCuts(app), settings.max_body_bytes)
+    served: ASGIApp = Guard(ShortCuts(app), settings.max_body_bytes, settings.body_timeout_s)
     if origins := settings.allowed_origins:
         # Outermost, so that refusals can be read by the page as well.
         served = CORSMiddleware(

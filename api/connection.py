@@ -11,8 +11,12 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from shared.errors import TailraceError
+
 ABORT = "tailrace.abort"
 WIRE = "tailrace.wire"
+REFUSAL = "tailrace.refusal"
+"""In a scope's extensions: the TailraceError that the request is to be answered with, whatever it asks for."""
 
 
 class Wire(Protocol):
@@ -31,6 +35,12 @@ class Wire(Protocol):
 def wire_of(scope: Scope) -> Wire | None:
     """The connection's own way to write; None under a foreign server."""
     found: Wire | None = scope.get("extensions", {}).get(WIRE)
+    return found
+
+
+def refusal_of(scope: Scope) -> TailraceError | None:
+    """Why the request is not to be served at all, if it is not."""
+    found: TailraceError | None = scope.get("extensions", {}).get(REFUSAL)
     return found
 
 

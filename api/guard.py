@@ -1,15 +1,17 @@
-"""What stands before every route: a request id, the body's limit and type, and connections that are to be closed.
+"""What stands before every route: a request id, the body's limits and type, and connections that are to be closed.
 
 Pure ASGI, because only there a body can be refused while it is read, and a connection be closed without an answer.
 """
 
+import asyncio
 import re
 import secrets
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.connection import CloseWithoutAnswerError, abort
+from api.connection import CloseWithoutAnswerError, abort, refusal_of
 from api.limits import QUOTA
 from api.problems import problem
 from shared import metrics
@@ -19,15 +21,24 @@ BODY = "tailrace.body"
 """In the scope: the whole body, until somebody takes it, by `receive` or from here."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+_EVENTS = re.compile(r"/jobs/[^/]+/events")
+_ALWAYS = frozenset({"/healthz", "/metrics"})
+"""What a full node answers, too: it lives, and somebody has to see why it is full."""
+_CLOSING = frozenset({"payload_too_large", "head_too_large", "node_full"})
+"""Refusals after which the connection closes, although the client may still be sending."""
+_LINGER_S = 1.0
+_LEAST_BYTES_PER_S = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Guard:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float = 10.0) -> None:
+        """`body_timeout_s`: how long a body may take to come, beside a second for each 8 KB of it."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a sound request through; answer for an unsound one."""
@@ -49,9 +60,14 @@ class Guard:
             await send(message)
 
         try:
+            _refuse(scope)
             await self._app(scope, await self._read(scope, receive), send_with_id)
         except TailraceError as error:
-            await problem(error, request_id)(scope, receive, send_with_id)
+            answer = problem(error, request_id)
+            if error.code in _CLOSING:
+                await _last(answer, scope, receive, send_with_id)
+            else:
+                await answer(scope, receive, send_with_id)
         except CloseWithoutAnswerError:
             await abort(scope, receive)
         finally:
@@ -71,20 +87,55 @@ class Guard:
         if declared == "0" and "transfer-encoding" not in headers:
             return receive
         body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise CloseWithoutAnswerError
-            body += message.get("body", b"")
-            if len(body) > self._max_body_bytes:
-                raise too_large
-            if not message.get("more_body", False):
-                break
+        try:
+            async with asyncio.timeout(self._body_timeout_s) as limit:
+                began_s = asyncio.get_running_loop().time()
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise CloseWithoutAnswerError
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body_bytes:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        break
+                    limit.reschedule(began_s + self._body_timeout_s + len(body) / _LEAST_BYTES_PER_S)
+        except TimeoutError:
+            raise TailraceError("request_timeout") from None
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if body and media_type != "application/json" and not media_type.endswith("+json"):
             raise TailraceError("unsupported_media_type")
         scope[BODY] = bytes(body)
         return _replay(scope, receive)
+
+
+def _refuse(scope: Scope) -> None:
+    """Raise what the server has found against the request before it was read. A reader that finds its node full is
+    closed without an answer: EventSource would give up for ever on a 503, and so it finds another."""
+    error = refusal_of(scope)
+    if error is None:
+        return
+    if error.code == "node_full":
+        if scope["path"] in _ALWAYS:
+            return
+        if scope["method"] == "GET" and _EVENTS.fullmatch(scope["path"]):
+            raise CloseWithoutAnswerError
+    raise error
+
+
+async def _last(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer, and close a moment later: a connection that closes with something unread is reset, and the reset takes
+    the answer from a client that has not read it yet."""
+
+    async def hold(message: Message) -> None:
+        await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+    await answer(scope, receive, hold)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _request_id(headers: Headers) -> str:

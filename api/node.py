@@ -17,6 +17,7 @@ from api.permits import PATIENCE_S
 from api.reader import Reader
 from api.readers import Readers
 from api.tail import Tails
+from shared.addresses import StoreAddress
 from shared.jobs import JobKey
 from shared.limits import LimitTable
 from shared.queue import Queue
@@ -76,9 +77,9 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
     """A node with its background loops, for the length of the block."""
     async with contextlib.AsyncExitStack() as stack:
 
-        def client(url: str, retries: int = 2) -> Redis:
+        def client(at: StoreAddress, retries: int = 2) -> Redis:
             redis = open_redis(
-                url,
+                at,
                 timeout_s=settings.redis_timeout_s,
                 max_connections=settings.redis_max_connections,
                 retries=retries,
@@ -86,8 +87,8 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
             stack.push_async_callback(redis.aclose)
             return redis
 
-        log_redis, control_redis = client(settings.redis_url), client(settings.control_url)
-        batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.redis_url, retries=0))
+        log_redis, control_redis = client(settings.log_store), client(settings.control_store)
+        batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.log_store, retries=0))
         # Those who come share one line; what is written to those who are there does not wait for them.
         coming, following = Joined(log_redis), OwnLine(log_redis)
         stack.push_async_callback(following.aclose)

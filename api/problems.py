@@ -36,7 +36,7 @@ def problem(error: TailraceError, request_id: str | None = None) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if kind.status == 413:
+    if kind.status in (408, 413, 431) or kind.code == "node_full":
         headers["Connection"] = "close"  # or the rest of the body would be read as the next request
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

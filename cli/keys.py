@@ -174,10 +174,10 @@ def _in_store(redis_url: str | None, data_dir: Path | None, work: "Callable[[Api
     from shared.storage.connect import open_redis
 
     settings = settings_with()
-    url = redis_url or (embedded_valkey(data_dir).url if data_dir is not None else settings.control_url)
+    at = redis_url or (embedded_valkey(data_dir).url if data_dir is not None else settings.control_store)
 
     async def run() -> _T:
-        redis = open_redis(url, timeout_s=settings.redis_timeout_s, max_connections=4)
+        redis = open_redis(at, timeout_s=settings.redis_timeout_s, max_connections=4)
         try:
             return await work(ApiKeys(redis))
         finally:

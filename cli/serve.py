@@ -35,7 +35,9 @@ def settings_with(**options: Any) -> "Settings":
             os.environ[f"TAILRACE_{name.upper()}"] = str(value)
     try:
         settings = Settings()
-        settings.chosen_keys, settings.signing_keys, settings.allowed_origins  # noqa: B018 - read for their checks
+        # Read for their checks.
+        settings.chosen_keys, settings.signing_keys, settings.allowed_origins  # noqa: B018
+        settings.log_store, settings.control_store  # noqa: B018
         LimitTable(settings)
     except ValidationError as error:
         first = error.errors()[0]

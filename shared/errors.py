@@ -39,6 +39,7 @@ CODES: dict[str, Code] = _table(
     ("method_not_allowed", 405, False, "Method not allowed", "See /docs for the methods of this route."),
     ("idempotency_conflict", 409, False, "This Idempotency-Key was used with another body", "Use a new key."),
     ("gone", 410, False, "The job has expired or was deleted", "Submit it again under a new Idempotency-Key."),
+    ("request_timeout", 408, True, "The body did not come in time", "Send it again, faster."),
     ("payload_too_large", 413, False, "The body is too large", "Shorten it to the limit in the message."),
     ("unsupported_media_type", 415, False, "The body is not JSON", "Send `Content-Type: application/json`."),
     # A limit of this key or tenant.
@@ -46,6 +47,7 @@ CODES: dict[str, Code] = _table(
     ("too_many_jobs", 429, True, "Too many jobs of this tenant have not ended", "Wait until some of them have ended."),
     ("budget_spent", 429, True, "This tenant has no tokens left today", "Try again after `Retry-After` seconds."),
     ("too_many_readers", 429, True, "Newer readers took this one's place", "Read fewer streams at once with one key."),
+    ("head_too_large", 431, False, "The request's head is too large", "Shorten its URL and headers."),
     # The service is at fault, or busy.
     ("queue_full", 429, True, "Too many jobs are waiting", "Try again after `Retry-After` seconds."),
     ("internal", 500, True, "Something broke on our side", "Try again; name the request id when you report it."),
@@ -53,6 +55,7 @@ CODES: dict[str, Code] = _table(
     ("storage_full", 503, True, "The store has no memory left", "Try again after `Retry-After` seconds."),
     ("overloaded", 503, True, "Too much work is waiting", "Try again after `Retry-After` seconds."),
     ("draining", 503, True, "This node is shutting down", "Try again; another node answers."),
+    ("node_full", 503, True, "The node has too many connections", "Try again after `Retry-After` seconds."),
     ("unavailable", 503, True, "No API node answers", "Try again after `Retry-After` seconds."),
     # Why a generation failed: the provider or the way to it.
     ("provider_not_configured", 500, False, "The provider has no API key", "Set the variable named in the message."),

@@ -111,6 +111,13 @@ REQUESTS = Counter(
 REFUSALS = Counter(
     "tailrace_refusals", "Requests refused and readers sent away for a limit or for load", ["limit"], registry=API
 )
+CONNECTIONS = Gauge("tailrace_connections", "Connections that are open now", registry=API)
+CONNECTIONS_REFUSED = Counter(
+    "tailrace_connections_refused", "Connections that were one too many, by what was lacking", ["lack"], registry=API
+)
+CONNECTIONS_CUT = Counter(
+    "tailrace_connections_cut", "Connections cut for what their clients did or did not", ["why"], registry=API
+)
 READERS = Gauge("tailrace_readers", "Event streams that are open now", registry=API)
 STREAMS = Counter("tailrace_streams", "Event streams begun, by where they start", ["start"], registry=API)
 STREAM_ENDS = Counter("tailrace_stream_ends", "Event streams ended, by how", ["how"], registry=API)

@@ -13,13 +13,12 @@ import msgspec
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
 from arq.jobs import serialize_job
-from redis.asyncio import BlockingConnectionPool
 
 from shared.jobs import JobKey, job_id_ms
 from shared.settings import Settings
-from shared.storage.connect import Redis, sound, storage_errors
+from shared.storage.connect import Redis, open_pool, sound, storage_errors
 from shared.storage.keys import DAY_MS, TAKEN, WAKE, WAKE_MS, waiting
-from shared.storage.sending import exchange, let_cancellations_through, together
+from shared.storage.sending import exchange, together
 from shared.storage.transactions import Command
 from shared.storage.turns import Turns
 
@@ -59,13 +58,13 @@ def parse_offer(text: str) -> tuple[JobKey, int]:
 
 def arq_pool(settings: Settings) -> ArqRedis:
     """arq's own client for the control store, with the time-outs that its RedisSettings cannot express."""
-    pool = BlockingConnectionPool.from_url(
-        settings.control_url,
+    pool = open_pool(
+        settings.control_store,
+        timeout_s=settings.redis_timeout_s,
         max_connections=16,
-        timeout=settings.redis_timeout_s,
-        socket_timeout=settings.redis_timeout_s,
+        retries=0,
+        decode_responses=False,
     )
-    let_cancellations_through(pool)
     return ArqRedis(
         pool, job_serializer=serialize, job_deserializer=deserialize, default_queue_name=settings.queue_name
     )

@@ -9,28 +9,39 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.addresses import StoreAddress
 from shared.principals import ApiKey, SigningKey, parse_chosen, parse_signing_keys
 
 
 class Settings(BaseSettings):
     """The settings of one process. All processes of an installation must agree on the store and the lease."""
 
-    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # -- the two stores, which may be one server
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="log store: redis://, rediss:// or unix:// URL")
-    control_redis_url: str = Field("", description="control store (queue, idempotency, indices); empty: the log store")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="log store: redis://, rediss:// or unix:// URL"
+    )
+    control_redis_url: str = Field(
+        "", repr=False, description="control store (queue, idempotency, indices); empty: the log store"
+    )
+    redis_password_file: str = Field("", description="the log store's password, for a URL without one")
+    control_redis_password_file: str = Field("", description="likewise, where TAILRACE_CONTROL_REDIS_URL is set")
+    redis_ca_file: str = Field("", description="PEM: who signs the stores' certificates; empty: whom the system trusts")
     redis_timeout_s: float = Field(5.0, gt=0, description="one command; a frozen store must not hang a process")
     redis_max_connections: int = Field(64, ge=4)
     replicas: int = Field(0, ge=0, description="replicas that must have a create, cancel or end before it is answered")
     queue_name: str = Field("tailrace:queue", min_length=1)
 
     # -- access
-    api_keys: str = Field("", description="tenant:key,tenant:key, beside those that `tailrace keys create` makes")
+    api_keys: str = Field(
+        "", repr=False, description="tenant:key,tenant:key, beside those that `tailrace keys create` makes"
+    )
     api_keys_file: str = Field("", description="a file with the same, one a line")
 
     token_keys: str = Field(
         "",
+        repr=False,
         description="kid:secret,kid:secret to sign capability tokens with, the first signs; empty: the store's",
     )
     token_slack_s: float = Field(600.0, ge=0, description="a job's token lives until its deadline and so much longer")
@@ -43,6 +54,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     max_body_bytes: int = Field(262_144, ge=1024, description="refused while the body is read")
+    body_timeout_s: float = Field(10.0, gt=0, description="for a body to come, and a second more for each 8 KB of it")
+    max_header_bytes: int = Field(32_768, ge=2048, description="a request's path, query and headers together")
+    header_timeout_s: float = Field(10.0, gt=0, description="for them to come, from the connection's first moment on")
+    keep_alive_s: int = Field(30, ge=1, description="a connection on which nothing is asked is closed after so long")
+    max_connections: int = Field(
+        16_000, ge=1, description="of a node, beyond which it refuses new ones; as many readers as one has carried"
+    )
     max_queued_jobs: int = Field(10_000, ge=1, description="open jobs beyond which a POST is answered 429")
     heartbeat_s: float = Field(15.0, gt=0, description="silence before a comment line; proxies cut at 60 s")
     reconnect_ms: int = Field(1000, ge=0, description="`retry:` hint for EventSource; its own default is 3 s")
@@ -194,6 +212,28 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    @property
+    def log_store(self) -> StoreAddress:
+        """Where the log store is. ValueError for a URL that is none, or a file that cannot be used."""
+        return StoreAddress.parse(
+            self.redis_url,
+            name="TAILRACE_REDIS_URL",
+            password_file=self.redis_password_file,
+            ca_file=self.redis_ca_file,
+        )
+
+    @property
+    def control_store(self) -> StoreAddress:
+        """Where the control store is. ValueError as for the log store."""
+        if not self.control_redis_url:
+            return self.log_store
+        return StoreAddress.parse(
+            self.control_redis_url,
+            name="TAILRACE_CONTROL_REDIS_URL",
+            password_file=self.control_redis_password_file,
+            ca_file=self.redis_ca_file if self.control_redis_url.startswith("rediss:") else "",
+        )
 
     @property
     def control_url(self) -> str:

@@ -11,6 +11,7 @@ import uvloop
 from arq.connections import ArqRedis
 
 from shared import metrics
+from shared.addresses import StoreAddress
 from shared.errors import StorageError, TailraceError
 from shared.limits import LimitTable
 from shared.queue import Queue, arq_pool
@@ -84,23 +85,23 @@ class Worker:
     async def _connect(self, stack: contextlib.AsyncExitStack) -> _Connections:
         settings = self._settings
 
-        def client(url: str, **more: float | int) -> Redis:
+        def client(at: StoreAddress, **more: float | int) -> Redis:
             options = {"timeout_s": settings.redis_timeout_s, "max_connections": settings.redis_max_connections}
-            redis = open_redis(url, **{**options, **more})  # type: ignore[arg-type]
+            redis = open_redis(at, **{**options, **more})  # type: ignore[arg-type]
             stack.push_async_callback(redis.aclose)
             return redis
 
         pool = arq_pool(settings)
         stack.push_async_callback(pool.aclose, close_connection_pool=True)
-        control = client(settings.control_url)
+        control = client(settings.control_store)
         scripts = OneByOne(control)
         stack.push_async_callback(scripts.aclose)
         return _Connections(
-            log=client(settings.redis_url),
+            log=client(settings.log_store),
             control=control,
             scripts=scripts,
-            blocking=client(settings.control_url, max_connections=4, retries=0),
-            notices=client(settings.redis_url, max_connections=4, retries=0),
+            blocking=client(settings.control_store, max_connections=4, retries=0),
+            notices=client(settings.log_store, max_connections=4, retries=0),
             arq=pool,
         )
 

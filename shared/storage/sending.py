@@ -8,6 +8,7 @@ hiredis does both, and only the socket is waited for (`exchange`).
 """
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.storage.complaints import complain
 
 Redis = aioredis.Redis
 
@@ -212,7 +215,20 @@ class _Tcp(_Sending, Connection):
 
 
 class _Tls(_Sending, SSLConnection):
-    pass
+    def __init__(self, *, tls: ssl.SSLContext, **options: Any) -> None:
+        """`tls`: shared by all connections, in place of one that redis-py makes for each."""
+        super().__init__(**options)
+        self._tls = tls
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {"host": self.host, "port": self.port, "ssl": self._tls}
+
+    async def _connect(self) -> None:
+        try:
+            await super()._connect()  # type: ignore[no-untyped-call]
+        except ssl.SSLCertVerificationError as error:
+            complain(f"the certificate of {self.host}:{self.port} is not accepted: {error.verify_message}")
+            raise
 
 
 class _Unix(_Sending, UnixDomainSocketConnection):

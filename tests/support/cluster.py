@@ -102,27 +102,30 @@ class Process:
 
 
 class Cluster:
-    """A Valkey, API nodes on ports of their own, and workers. `env`: settings of all of them."""
+    """A Valkey with the users of deploy/, API nodes on ports of their own, and workers. `env`: settings of all."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
-        self.valkey = ValkeyProcess(folder / "valkey")
+        self.valkey = ValkeyProcess(folder / "valkey", with_users=True)
         self.apis: list[Process] = []
         self.workers: list[Process] = []
         self.urls: list[str] = []
-        self._env = {**clean_environment(), "TAILRACE_REDIS_URL": self.valkey.url, **env}
+        self._env = {**clean_environment(), **env}
 
     @property
     def url(self) -> str:
         """The first API node."""
         return self.urls[0]
 
+    def _env_of(self, user: str) -> dict[str, str]:
+        return {"TAILRACE_REDIS_URL": self.valkey.url_of(user), **self._env}
+
     def add_api(self, program: Sequence[str] = TAILRACE, host: str = "127.0.0.1") -> Process:
         """One more API node."""
         port = free_port()
         name = f"api-{len(self.apis) + 1}"
         command = ["api", "--host", host, "--port", str(port)]
-        process = Process(name, command, self._env, self.folder / f"{name}.log", program)
+        process = Process(name, command, self._env_of("api"), self.folder / f"{name}.log", program)
         self.apis.append(process)
         self.urls.append(f"http://{host}:{port}")
         return process.start()
@@ -130,7 +133,7 @@ class Cluster:
     def add_worker(self) -> Process:
         """One more worker."""
         name = f"worker-{len(self.workers) + 1}"
-        process = Process(name, ["worker"], self._env, self.folder / f"{name}.log")
+        process = Process(name, ["worker"], self._env_of("worker"), self.folder / f"{name}.log")
         self.workers.append(process)
         return process.start()
 
@@ -166,6 +169,8 @@ def running_cluster(api: int = 1, workers: int = 1, env: dict[str, str] | None =
                 cluster.add_worker()
             yield cluster
             assert cluster.keys_left_for_ever() == []
+            lacking = cluster.valkey.refusals()
+            assert lacking == [], f"the code does what deploy/valkey/users.sh gives no right to: {lacking}"
         finally:
             cluster.stop()
 

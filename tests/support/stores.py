@@ -1,4 +1,5 @@
-"""Stores for tests: the embedded Valkey as a process of its own, fakeredis, and the check for keys left behind."""
+"""Stores for tests: the embedded Valkey as a process of its own, with the users of deploy/, and the check for keys left
+behind."""
 
 import contextlib
 import signal
@@ -6,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -15,13 +17,44 @@ from shared.storage.keys import PERMANENT
 STARTUP_GUARD_S = 20.0
 
 
-class ValkeyProcess:
-    """A real Valkey that a test may kill, freeze and start again on the same data."""
+USERS = Path(__file__).parents[2] / "deploy" / "valkey" / "users.sh"
+PASSWORD = "a-password-of-some-length"
+"""Of each of the store's users."""
+_ALL_RIGHTS = "user default on nopass ~* &* +@all"
 
-    def __init__(self, data_dir: Path) -> None:
+
+def users(folder: Path) -> str:
+    """What deploy/ makes of passwords in a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for user in ("api", "worker", "keys"):
+        (folder / f"{user}_password").write_text(PASSWORD + "\n")
+    return subprocess.run(["sh", USERS, folder], check=True, capture_output=True, text=True).stdout
+
+
+class ValkeyProcess:
+    """A real Valkey that a test may kill, freeze and start again on the same data. `with_users`: those of deploy/; the
+    test itself may do everything, as nobody in particular."""
+
+    def __init__(self, data_dir: Path, *, with_users: bool = False) -> None:
         self._embedded: EmbeddedValkey = embedded_valkey(data_dir)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = self._embedded.url
+        if with_users:
+            shipped = users(data_dir / "passwords").splitlines()
+            (data_dir / "users.acl").write_text("\n".join([_ALL_RIGHTS, *shipped[1:]]) + "\n")
+            self._embedded.argv.extend(["--aclfile", str(data_dir / "users.acl")])
+
+    def url_of(self, user: str) -> str:
+        """The URL by which one of the store's users comes in."""
+        scheme, _, place = self.url.partition("://")
+        return f"{scheme}://{user}:{PASSWORD}@{place}"
+
+    def refusals(self) -> list[str]:
+        """What the users wanted and have no right to, such as `api: keys (command)`."""
+        with contextlib.closing(self.client()) as client, contextlib.suppress(redis.exceptions.RedisError):
+            rows: Any = client.acl_log()
+            return sorted({f"{row['username']}: {row['object']} ({row['reason']}, {row['context']})" for row in rows})
+        return []
 
     def start(self) -> None:
         """Start it and return once it answers."""

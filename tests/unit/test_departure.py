@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.connection import wire_of
 from api.departure import Departure, Leaving
-from api.server import HttpProtocol, listening_socket
 from tests.support.loops import GUARD_S, end, until
+from tests.support.serving import address_of, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -47,34 +46,25 @@ class App:
 @asynccontextmanager
 async def served(app: App) -> AsyncIterator[Callable[[bytes], "asyncio.Task[bytes]"]]:
     """The app on a port; call with a request for a task that reads until the server closes, or that is cancelled."""
-    sock = listening_socket("127.0.0.1", 0)
-    config = uvicorn.Config(app, http=HttpProtocol, ws="none", lifespan="off", log_config=None, proxy_headers=False)
-    server = uvicorn.Server(config)
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[sock])
-
-    async def ask(request: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
-        try:
-            writer.write(request)
-            return await reader.read()
-        finally:
-            writer.close()
-
     tasks = []
+    async with serving(app) as server:
 
-    def asked(request: bytes) -> "asyncio.Task[bytes]":
-        tasks.append(asyncio.create_task(ask(request)))
-        return tasks[-1]
+        async def ask(request: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection(*address_of(server))
+            try:
+                writer.write(request)
+                return await reader.read()
+            finally:
+                writer.close()
 
-    try:
-        yield asked
-    finally:
-        await end(*tasks)
-        for listener in server.servers:
-            listener.close()
-        sock.close()
+        def asked(request: bytes) -> "asyncio.Task[bytes]":
+            tasks.append(asyncio.create_task(ask(request)))
+            return tasks[-1]
+
+        try:
+            yield asked
+        finally:
+            await end(*tasks)
 
 
 @pytest.mark.parametrize("foreign", [False, True])

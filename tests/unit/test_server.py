@@ -8,8 +8,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.connection import abort
-from api.server import HttpProtocol, listening_socket
 from tests.support.loops import GUARD_S, until
+from tests.support.serving import address_of, serving
 
 
 class Answering:
@@ -43,23 +43,15 @@ async def app() -> Answering:
 @pytest.fixture
 async def server(app: Answering) -> AsyncIterator[uvicorn.Server]:
     """It, on a port of its own."""
-    config = uvicorn.Config(app, http=HttpProtocol, ws="none", lifespan="off", log_config=None, proxy_headers=False)
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listening_socket("127.0.0.1", 0)])
-    yield server
-    for task in server.server_state.tasks:
-        task.cancel()
-    await server.shutdown()
+    async with serving(app) as server:
+        yield server
 
 
 @pytest.mark.parametrize("ahead", [b"", b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"])
 async def test_an_answer_that_is_broken_off_ends_whatever_was_asked_ahead(
     app: Answering, server: uvicorn.Server, ahead: bytes
 ) -> None:
-    address = server.servers[0].sockets[0].getsockname()
-    _, writer = await asyncio.open_connection(*address)
+    _, writer = await asyncio.open_connection(*address_of(server))
     writer.write(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
     async with asyncio.timeout(GUARD_S):
         await app.begun.wait()

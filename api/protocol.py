@@ -1,0 +1,187 @@
+"""One HTTP connection: uvicorn's protocol with what it lacks: limits to a head, a flood, a client that takes nothing,
+and the means to break a connection off or to write to it (api/connection.py)."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from api.connection import ABORT, REFUSAL, WIRE
+from api.door import Door
+from api.lean import Bell, Flow, Pipeline
+from api.problems import problem
+from shared import metrics
+from shared.errors import TailraceError
+
+MAX_HEADERS = 100
+MAX_LINE_BYTES = 8 * 1024
+"""Of a request's path and query. nginx and most servers take as much."""
+MAX_AHEAD = 16
+"""Requests that wait behind the one that is answered. Browsers send none ahead; a hostile client sends ten thousand in
+one segment, at 3 KB of ours each."""
+_REFUSED_RETRY_S = 2.0
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Its server's state has to be a Lobby (api/door.py). Holds nothing of its own but what stands here: one more name
+    in an object of so many costs it a table of its own, 1.4 KB a reader."""
+
+    _tell_lost: Callable[[], None] | None = None
+    _answering: RequestResponseCycle | None = None
+    """The request that is being answered, where others were sent ahead behind it. Not set for every connection."""
+
+    @property
+    def _door(self) -> Door:
+        door: Door = self.server_state.door  # type: ignore[attr-defined]  # of the Lobby
+        return door
+
+    @property
+    def _newest(self) -> RequestResponseCycle | None:
+        """The request that came last; uvicorn says that it never is None, and begins with it."""
+        return self.cycle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client has come."""
+        super().connection_made(transport)
+        self.flow = Flow(transport)  # type: ignore[assignment]  # a FlowControl in all but weight
+        self.pipeline = Pipeline()  # type: ignore[assignment]
+        self._door.came(self, len(self.connections))
+
+    def data_received(self, data: bytes) -> None:
+        """Something has come. In uvicorn's place, which writes a line into the log for each broken request."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # to what is no business of ours: the request is answered as if it had not asked
+        except httptools.HttpParserError:
+            self._refuse_broken()
+            return
+        cycle = self._newest
+        answering = cycle is not None and not cycle.response_complete
+        if (
+            cycle is None or not answering or self.scope is not cycle.scope  # the head of another request has begun
+        ) and not self._door.head_grows(self, len(data), answering=answering):
+            self._refuse_broken(_too_large())
+
+    def _refuse_broken(self, error: TailraceError | None = None) -> None:
+        """Answer what is no request, and close. A response that has begun is broken off instead: these bytes would
+        become a part of it."""
+        cycle = self._answering or self._newest
+        metrics.CONNECTIONS_CUT.labels("broken").inc()
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+            return
+        request_id = secrets.token_hex(8)
+        answer = problem(error or TailraceError("invalid_request", "This is not HTTP/1.1 (RFC 9112)."), request_id)
+        answer.headers.update({"X-Request-Id": request_id, "Connection": "close"})
+        head = [b"%b: %b\r\n" % header for header in answer.raw_headers]
+        self.transport.write(b"".join([STATUS_LINE[answer.status_code], *head, b"\r\n", bytes(answer.body)]))
+        self.transport.close()
+        self._door.is_stuck(self)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        extensions: dict[str, Any] = {ABORT: self.transport.abort, WIRE: self}
+        self.scope["extensions"] = extensions
+
+    def on_headers_complete(self) -> None:
+        """A request's head is whole."""
+        if len(self.pipeline) >= MAX_AHEAD:
+            raise _FloodError
+        door = self._door
+        door.head_is_whole(self)
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if size > door.max_head_bytes or len(self.url) > MAX_LINE_BYTES or len(self.headers) > MAX_HEADERS:
+            self._refuse(_too_large())
+        elif door.is_surplus(self):
+            self._refuse(TailraceError("node_full", retry_after_s=_REFUSED_RETRY_S))
+        before = self.cycle
+        super().on_headers_complete()
+        if len(self.pipeline) == 1:
+            self._answering = before
+        self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
+
+    def _refuse(self, error: TailraceError) -> None:
+        extensions: dict[str, Any] = self.scope["extensions"]
+        extensions[REFUSAL] = error
+
+    def on_message_complete(self) -> None:
+        """A request is whole. Its headers are its scope's alone, where they can be forgotten."""
+        super().on_message_complete()
+        self.headers = []
+
+    def on_response_complete(self) -> None:
+        """A response is whole. One whose connection closes may not wait for ever to be taken."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._door.is_stuck(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing was asked for a while."""
+        super().timeout_keep_alive_handler()
+        self._door.is_stuck(self)
+
+    def pause_writing(self) -> None:
+        """The client does not take what it was sent."""
+        super().pause_writing()
+        self._door.is_stuck(self)
+
+    def resume_writing(self) -> None:
+        """It takes it again."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._door.moves(self)
+
+    def has_room(self) -> bool:
+        """Whether the connection is open, and has little waiting to be sent."""
+        return not (self.flow.write_paused or self.transport.is_closing())
+
+    def write(self, chunk: bytes) -> bool:
+        """Send a chunk of the response, if there is room."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(chunk)
+        return True
+
+    def when_lost(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` once the client is gone."""
+        self._tell_lost = tell
+        if tell is not None:
+            # A large body stops the reading until somebody asks for more; a connection that is not read does not end.
+            self.flow.resume_reading()
+            if self.transport.is_closing():
+                tell()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._answering is not None:
+            self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone. uvicorn tells the newest request; the one that is being answered may be another."""
+        self._door.left(self)
+        self._unset_keepalive_if_required()  # uvicorn leaves it where the connection broke
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
+        super().connection_lost(exc)
+        if self._tell_lost is not None:
+            self._tell_lost()
+
+
+class _FloodError(Exception):
+    """More requests were sent ahead than anybody needs."""
+
+
+def _too_large() -> TailraceError:
+    return TailraceError(
+        "head_too_large",
+        f"A path and query may have {MAX_LINE_BYTES} bytes, a request {MAX_HEADERS} headers, and all of it together "
+        "TAILRACE_MAX_HEADER_BYTES.",
+    )
