@@ -86,8 +86,9 @@ def as_storage_error(error: Exception) -> StorageError | RecordError:
 
     RecordError where a script broke on what it found: the store is well, and no repetition would help.
     """
-    if isinstance(error, AuthenticationError):
-        complain(f"it does not let us in: {error}")
+    # Of a unix socket redis-py wraps it.
+    if isinstance(refused := error.__cause__ or error, AuthenticationError):
+        complain(f"it does not let us in: {refused}")
     elif isinstance(error, NoPermissionError) or "ACL failure" in str(error)[:60]:
         complain(f"its user of ours lacks a right (deploy/valkey/users.acl): {error}")
     if isinstance(error, OutOfMemoryError) or "OOM" in str(error)[:60]:

@@ -21,7 +21,7 @@ from tests.support.loops import GUARD_S, until
 from tests.support.serving import address_of, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-LARGE = 8 * 1024 * 1024
+LARGE = 3 * 1024 * 1024
 
 
 class App:
@@ -322,7 +322,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
 async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_and_one_that_takes_some_is_not() -> None:
     async with node_with(write_timeout_s=20) as node:
         small = socket.create_connection(address_of(node.server))
-        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         small.sendall(GET.replace(b"/ ", b"/large "))
         small.setblocking(False)
         loop = asyncio.get_running_loop()
