@@ -6,9 +6,10 @@ Pure ASGI, because only there a body can be refused while it is read, and a conn
 import asyncio
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connection import CloseWithoutAnswerError, abort, refusal_of
@@ -26,6 +27,21 @@ _ALWAYS = frozenset({"/healthz", "/metrics"})
 """What a full node answers, too: it lives, and somebody has to see why it is full."""
 _CLOSING = frozenset({"payload_too_large", "head_too_large", "node_full"})
 """Refusals after which the connection closes, although the client may still be sending."""
+RawHeaders = Iterable[tuple[bytes, bytes]]
+_DOCS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    # Its page loads a viewer from elsewhere and runs a script of its own.
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+_ANSWERS = (
+    *_DOCS[:3],
+    # For those who store what is not to be stored: what one may read, another may not.
+    (b"vary", b"Authorization, Cookie, Origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""Of every answer that says nothing else: it is somebody's own, and no page."""
 _LINGER_S = 1.0
 _LEAST_BYTES_PER_S = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -53,10 +69,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 answered = True
                 _count(scope, str(message["status"]))
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in scope.get(QUOTA, ()):
-                    headers[name] = value
+                quota = ((name.lower().encode(), value.encode()) for name, value in scope.get(QUOTA, ()))
+                message["headers"] = [*_complete(scope["path"], message["headers"], request_id), *quota]
             await send(message)
 
         try:
@@ -107,6 +121,13 @@ class Guard:
             raise TailraceError("unsupported_media_type")
         scope[BODY] = bytes(body)
         return _replay(scope, receive)
+
+
+def _complete(path: str, headers: RawHeaders, request_id: str) -> RawHeaders:
+    """An answer's headers with those that it does not have itself."""
+    have = {name for name, _ in headers}
+    more = _DOCS if path.startswith("/docs") else _ANSWERS
+    return [*headers, (b"x-request-id", request_id.encode()), *(header for header in more if header[0] not in have)]
 
 
 def _refuse(scope: Scope) -> None:

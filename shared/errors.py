@@ -47,7 +47,7 @@ CODES: dict[str, Code] = _table(
     ("too_many_jobs", 429, True, "Too many jobs of this tenant have not ended", "Wait until some of them have ended."),
     ("budget_spent", 429, True, "This tenant has no tokens left today", "Try again after `Retry-After` seconds."),
     ("too_many_readers", 429, True, "Newer readers took this one's place", "Read fewer streams at once with one key."),
-    ("head_too_large", 431, False, "The request's head is too large", "Shorten its URL and headers."),
+    ("head_too_large", 431, False, "The head is too large", "Shorten the URL and the headers."),
     # The service is at fault, or busy.
     ("queue_full", 429, True, "Too many jobs are waiting", "Try again after `Retry-After` seconds."),
     ("internal", 500, True, "Something broke on our side", "Try again; name the request id when you report it."),

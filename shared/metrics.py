@@ -113,7 +113,10 @@ REFUSALS = Counter(
 )
 CONNECTIONS = Gauge("tailrace_connections", "Connections that are open now", registry=API)
 CONNECTIONS_REFUSED = Counter(
-    "tailrace_connections_refused", "Connections that were one too many, by what was lacking", ["lack"], registry=API
+    "tailrace_connections_refused",
+    "Connections that were one too many, by what there was not enough of",
+    ["code"],
+    registry=API,
 )
 CONNECTIONS_CUT = Counter(
     "tailrace_connections_cut", "Connections cut for what their clients did or did not", ["why"], registry=API

@@ -20,6 +20,8 @@ of_worker=$(hash_of worker)
 of_keys=$(hash_of keys)
 
 session="+ping +select +client|setinfo +client|setname +multi +exec +time +wait"
+# Turns, seats, places, tokens a day, and how full the store is.
+limits="+zrangebyscore +zremrangebyscore +zpopmin +incrby +info"
 scripts="+eval +evalsha +script|load"
 # One job's record, log, lease, operations, tombstone (shared/storage/scripts), and its notices.
 job="+hget +hgetall +hmget +hexists +hset +hsetnx +hdel +hincrby +get +set +del +exists +pttl +pexpire +pexpireat"
@@ -27,24 +29,25 @@ job="$job +xadd +xrange +xrevrange +publish +subscribe +unsubscribe"
 # The index of open jobs, the queue and its wake list, the reaper's lock: reapers are in all processes.
 control="+zadd +zrem +zrange +zcard +zscore +zremrangebyrank +lpush +ltrim"
 # arq's own: it takes from the queue under WATCH, and asks at its start how the server is.
-arq="+watch +unwatch +zrangebyscore +zincrby +psetex +setex +incrby +expire +brpop +rpush +info +dbsize"
+arq="+watch +unwatch +zincrby +psetex +setex +expire +brpop +rpush +dbsize"
 compaction="+copy +unlink +xlen +pexpiretime"
 
 jobs_keys="~tailrace:{*"
 control_keys="~tailrace:open ~tailrace:ended ~tailrace:jobs:* ~tailrace:wake ~tailrace:reaper ~tailrace:watched"
-control_keys="$control_keys ~tailrace:queue ~arq:job:*"
+control_keys="$control_keys ~tailrace:queue ~arq:job:* ~tailrace:turns ~tailrace:taken ~tailrace:waiting:*"
+control_keys="$control_keys ~tailrace:running:* ~tailrace:places:* ~tailrace:tokens:* ~tailrace:starts"
 channels="&tailrace:{* &tailrace:worker:*"
 
 echo "user default off resetpass resetkeys resetchannels -@all"
 # An API node: makes, shows and ends jobs; reads API keys, which it cannot make; never touches arq's own marks.
 echo "user api on resetpass $of_api resetkeys resetchannels -@all" \
-  "$jobs_keys $control_keys ~tailrace:idem:* %R~arq:in-progress:*" \
+  "$jobs_keys $control_keys ~tailrace:idem:* %R~arq:in-progress:* ~tailrace:permits:* ~tailrace:readers:*" \
   "%R~tailrace:keys %R~tailrace:keys:version ~tailrace:keys:used ~tailrace:keys:signing" \
-  "$channels $session $scripts $job $control +zremrangebylex +zrevrangebylex +hvals"
+  "$channels $session $scripts $job $control $limits +zremrangebylex +zrevrangebylex +zrandmember +hvals"
 # A worker: takes jobs, writes logs; knows neither API keys nor signing keys nor Idempotency-Keys.
 echo "user worker on resetpass $of_worker resetkeys resetchannels -@all" \
   "$jobs_keys $control_keys ~tailrace:queue:health-check ~arq:in-progress:* ~arq:retry:* ~arq:result:* ~arq:abort" \
-  "$channels $session $scripts $job $control $arq $compaction"
+  "$channels $session $scripts $job $control $limits $arq $compaction"
 # `tailrace keys`, run by an operator: API keys and signing keys, and nothing of any job.
 echo "user keys on resetpass $of_keys resetkeys resetchannels -@all" \
   "~tailrace:keys ~tailrace:keys:*" \

@@ -25,6 +25,7 @@ needs_our_node = pytest.mark.skipif(not OURS, reason="asks for something that on
 HEARTBEAT_S = "0.2"
 STRICT = {
     "TAILRACE_API_KEYS": "acme:key-of-acme,umbra:key-of-umbra",
+    "TAILRACE_CORS_ORIGINS": "https://app.example,http://localhost:5173",
     "TAILRACE_SLOTS": "4",
     "TAILRACE_MAX_QUEUED_JOBS": "8",
     "TAILRACE_MAX_OUTPUT_BYTES": "1024",
