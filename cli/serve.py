@@ -19,6 +19,10 @@ EXIT_FAILED = 1
 Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback only with TAILRACE_API_KEYS.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
 RedisUrl = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of Valkey or Redis 7+.")]
+MaxConnections = Annotated[
+    int | None,
+    typer.Option("--max-connections", "--limit-concurrency", min=1, help="Of a node; beyond them it refuses new ones."),
+]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 Slots = Annotated[int | None, typer.Option(help="Generations at once in one worker.")]
 
@@ -56,6 +60,7 @@ def up(
     slots: Slots = None,
     redis_url: RedisUrl = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey keeps its data.")] = None,
+    max_connections: MaxConnections = None,
     log_level: LogLevel = None,
 ) -> None:
     """Run a whole Tailrace on this machine until Ctrl-C.
@@ -74,7 +79,9 @@ def up(
     from cli.up import ChildFailedError, Plan, Up
 
     level = log_level or os.environ.get("TAILRACE_LOG_LEVEL", "warning")
-    settings = settings_with(host=host, port=port, slots=slots, data_dir=data_dir, log_level=level)
+    settings = settings_with(
+        host=host, port=port, slots=slots, data_dir=data_dir, max_connections=max_connections, log_level=level
+    )
     plan = Plan(settings, api, workers, redis_url or os.environ.get("TAILRACE_REDIS_URL", ""))
     try:
         asyncio.run(_run(Up, plan))
@@ -92,6 +99,7 @@ def api(
     host: Host = None,
     port: Port = None,
     redis_url: RedisUrl = None,
+    max_connections: MaxConnections = None,
     log_level: LogLevel = None,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that the supervisor opened.")] = None,
 ) -> None:
@@ -105,7 +113,9 @@ def api(
     """
     from api.server import run_api
 
-    settings = settings_with(host=host, port=port, redis_url=redis_url, log_level=log_level)
+    settings = settings_with(
+        host=host, port=port, redis_url=redis_url, max_connections=max_connections, log_level=log_level
+    )
     try:
         run_api(settings, fd=fd)
     except TailraceError as error:

@@ -119,7 +119,7 @@ CONNECTIONS_REFUSED = Counter(
     registry=API,
 )
 CONNECTIONS_CUT = Counter(
-    "tailrace_connections_cut", "Connections cut for what their clients did or did not", ["why"], registry=API
+    "tailrace_connections_cut", "Connections cut for what their clients did or did not", ["how"], registry=API
 )
 READERS = Gauge("tailrace_readers", "Event streams that are open now", registry=API)
 STREAMS = Counter("tailrace_streams", "Event streams begun, by where they start", ["start"], registry=API)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.door import Door, open_files, raise_file_limit
 from api.guard import Guard
@@ -328,7 +329,7 @@ async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_and_one_that
         loop = asyncio.get_running_loop()
         await until(lambda: bool(node.app.asked))
         (connection,) = node.server.server_state.connections
-        size: Any = connection.transport.get_write_buffer_size  # type: ignore[union-attr]
+        size: Any = connection.transport.get_write_buffer_size
         await until(lambda: size() > 1_000_000)
         for _ in range(3):
             taken, before = 0, size()
@@ -419,6 +420,16 @@ def test_the_limit_of_files_is_raised_to_what_the_system_allows() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_reader_weighs_no_name_more_than_the_servers_own_connection() -> None:
+    """The 31st name in such an object costs it a table of its own, 1.4 KB a reader."""
+    async with node_with() as node:
+        await node.come(GET.replace(b"/ ", b"/jobs/j/events "))
+        await until(lambda: node.app.streams == 1)
+        (connection,) = node.server.server_state.connections
+        plain = HttpToolsProtocol(node.server.config, node.server.server_state, {})
+        assert vars(connection).keys() == vars(plain).keys()
 
 
 async def test_nothing_is_kept_of_a_connection_that_waits_or_has_gone() -> None:
