@@ -1,4 +1,4 @@
-"""deploy/docker-compose.users.yml: the store's own users, made of files of passwords by the very command that it has."""
+"""deploy/docker-compose.users.yml: the store's own users, made of files of passwords by the command that it has."""
 
 import subprocess
 from pathlib import Path
