@@ -22,6 +22,9 @@ REFUSAL = "tailrace.refusal"
 class Wire(Protocol):
     """A connection under a response that has begun, in chunked encoding."""
 
+    def body_is_whole(self) -> bool:
+        """Whether nothing of the request is to be waited for any more."""
+
     def has_room(self) -> bool:
         """Whether it is open, and has little waiting to be sent."""
 

@@ -57,6 +57,8 @@ class Door:
         self._max_connections = settings.max_connections
         self._max_surplus = max(_FEW, min(self._max_connections, self._most_files) // 20)
         self._files, self._counted_at = open_files(), 0
+        self.arriving_bytes = 0
+        """How much has just come of the connection that is being read."""
         self._heads: dict[Any, _Head] = {}
         self._stuck: dict[Any, tuple[float, int]] = {}
         """Until when they have to take more, and how much they had to take when that was set, in bytes."""
@@ -104,9 +106,10 @@ class Door:
         head.bytes += count
         return head.bytes <= self.max_head_bytes
 
-    def head_is_whole(self, connection: Any) -> None:
-        """A request has come, whatever becomes of it."""
-        self._heads.pop(connection, None)
+    def head_is_whole(self, connection: Any) -> int:
+        """A request has come, whatever becomes of it: in at most so many bytes."""
+        head = self._heads.pop(connection, None)
+        return self.arriving_bytes if head is None else self.arriving_bytes + head.bytes
 
     def is_stuck(self, connection: Any) -> None:
         """The client takes nothing of what it was sent; it is cut unless it does (`moves`)."""

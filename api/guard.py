@@ -7,12 +7,12 @@ import asyncio
 import re
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.connection import CloseWithoutAnswerError, abort, refusal_of
+from api.connection import CloseWithoutAnswerError, abort, refusal_of, wire_of
 from api.limits import QUOTA
 from api.problems import problem
 from shared import metrics
@@ -28,20 +28,22 @@ _ALWAYS = frozenset({"/healthz", "/metrics"})
 _CLOSING = frozenset({"payload_too_large", "head_too_large", "node_full"})
 """Refusals after which the connection closes, although the client may still be sending."""
 RawHeaders = Iterable[tuple[bytes, bytes]]
-_DOCS = (
+_ANSWERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    # Its page loads a viewer from elsewhere and runs a script of its own.
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-)
-_ANSWERS = (
-    *_DOCS[:3],
     # For those who store what is not to be stored: what one may read, another may not.
     (b"vary", b"Authorization, Cookie, Origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 """Of every answer that says nothing else: it is somebody's own, and no page."""
+_DOCS: tuple[tuple[bytes, bytes], ...] = (
+    *_ANSWERS[:2],
+    (b"referrer-policy", b"no-referrer"),
+    # Its page loads a viewer from elsewhere and runs a script of its own.
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+_NAMES = frozenset(name for name, _ in _ANSWERS)
+_UNTIMED: nullcontext[None] = nullcontext()
 _LINGER_S = 1.0
 _LEAST_BYTES_PER_S = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -100,9 +102,11 @@ class Guard:
             raise too_large
         if declared == "0" and "transfer-encoding" not in headers:
             return receive
+        wire = wire_of(scope)
+        whole = wire is not None and wire.body_is_whole()
         body = bytearray()
         try:
-            async with asyncio.timeout(self._body_timeout_s) as limit:
+            async with _UNTIMED if whole else asyncio.timeout(self._body_timeout_s) as limit:
                 began_s = asyncio.get_running_loop().time()
                 while True:
                     message = await receive()
@@ -113,7 +117,8 @@ class Guard:
                         raise too_large
                     if not message.get("more_body", False):
                         break
-                    limit.reschedule(began_s + self._body_timeout_s + len(body) / _LEAST_BYTES_PER_S)
+                    if limit is not None:
+                        limit.reschedule(began_s + self._body_timeout_s + len(body) / _LEAST_BYTES_PER_S)
         except TimeoutError:
             raise TailraceError("request_timeout") from None
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -125,9 +130,13 @@ class Guard:
 
 def _complete(path: str, headers: RawHeaders, request_id: str) -> RawHeaders:
     """An answer's headers with those that it does not have itself."""
-    have = {name for name, _ in headers}
     more = _DOCS if path.startswith("/docs") else _ANSWERS
-    return [*headers, (b"x-request-id", request_id.encode()), *(header for header in more if header[0] not in have)]
+    for name, _ in headers:
+        if name in _NAMES:
+            have = {name for name, _ in headers}
+            more = tuple(header for header in more if header[0] not in have)
+            break
+    return [*headers, (b"x-request-id", request_id.encode()), *more]
 
 
 def _refuse(scope: Scope) -> None:

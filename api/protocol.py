@@ -10,7 +10,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.connection import ABORT, REFUSAL, WIRE
-from api.door import Door
+from api.door import Lobby
 from api.lean import Bell, Flow, Pipeline
 from api.problems import problem
 from shared import metrics
@@ -33,26 +33,22 @@ class HttpProtocol(HttpToolsProtocol):
     _answering: RequestResponseCycle | None = None
     """The request that is being answered, where others were sent ahead behind it. Not set for every connection."""
 
-    @property
-    def _door(self) -> Door:
-        door: Door = self.server_state.door  # type: ignore[attr-defined]  # of the Lobby
-        return door
-
-    @property
-    def _newest(self) -> RequestResponseCycle | None:
-        """The request that came last; uvicorn says that it never is None, and begins with it."""
-        return self.cycle
+    server_state: Lobby
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # uvicorn says that it never is, and begins with it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has come."""
         super().connection_made(transport)
         self.flow = Flow(transport)  # type: ignore[assignment]  # a FlowControl in all but weight
         self.pipeline = Pipeline()  # type: ignore[assignment]
-        self._door.came(self, len(self.connections))
+        self.server_state.door.came(self, len(self.connections))
 
     def data_received(self, data: bytes) -> None:
         """Something has come. In uvicorn's place, which writes a line into the log for each broken request."""
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        door = self.server_state.door
+        door.arriving_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -60,17 +56,17 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse_broken()
             return
-        cycle = self._newest
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and self.scope is cycle.scope:
+            return  # it was a head, or of a body
         answering = cycle is not None and not cycle.response_complete
-        if (
-            cycle is None or not answering or self.scope is not cycle.scope  # the head of another request has begun
-        ) and not self._door.head_grows(self, len(data), answering=answering):
+        if not door.head_grows(self, len(data), answering=answering):
             self._refuse_broken(_too_large())
 
     def _refuse_broken(self, error: TailraceError | None = None) -> None:
         """Answer what is no request, and close. A response that has begun is broken off instead: these bytes would
         become a part of it."""
-        cycle = self._answering or self._newest
+        cycle = self._answering or self.cycle
         metrics.CONNECTIONS_CUT.labels("broken").inc()
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.abort()
@@ -81,7 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
         head = [b"%b: %b\r\n" % header for header in answer.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[answer.status_code], *head, b"\r\n", bytes(answer.body)]))
         self.transport.close()
-        self._door.is_stuck(self)
+        self.server_state.door.is_stuck(self)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -93,10 +89,9 @@ class HttpProtocol(HttpToolsProtocol):
         """A request's head is whole."""
         if len(self.pipeline) >= MAX_AHEAD:
             raise _FloodError
-        door = self._door
-        door.head_is_whole(self)
-        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
-        if size > door.max_head_bytes or len(self.url) > MAX_LINE_BYTES or len(self.headers) > MAX_HEADERS:
+        door = self.server_state.door
+        came = door.head_is_whole(self)
+        if len(self.headers) > MAX_HEADERS or (came > MAX_LINE_BYTES and self._head_is_too_large()):
             self._refuse(_too_large())
         elif door.is_surplus(self):
             self._refuse(TailraceError("node_full", retry_after_s=_REFUSED_RETRY_S))
@@ -104,7 +99,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if len(self.pipeline) == 1:
             self._answering = before
+        assert self.cycle is not None
         self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
+
+    def _head_is_too_large(self) -> bool:
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        return len(self.url) > MAX_LINE_BYTES or size > self.server_state.door.max_head_bytes
 
     def _refuse(self, error: TailraceError) -> None:
         extensions: dict[str, Any] = self.scope["extensions"]
@@ -119,23 +119,27 @@ class HttpProtocol(HttpToolsProtocol):
         """A response is whole. One whose connection closes may not wait for ever to be taken."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._door.is_stuck(self)
+            self.server_state.door.is_stuck(self)
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing was asked for a while."""
         super().timeout_keep_alive_handler()
-        self._door.is_stuck(self)
+        self.server_state.door.is_stuck(self)
 
     def pause_writing(self) -> None:
         """The client does not take what it was sent."""
         super().pause_writing()
-        self._door.is_stuck(self)
+        self.server_state.door.is_stuck(self)
 
     def resume_writing(self) -> None:
         """It takes it again."""
         super().resume_writing()
         if not self.transport.is_closing():
-            self._door.moves(self)
+            self.server_state.door.moves(self)
+
+    def body_is_whole(self) -> bool:
+        """Whether all of every request that has begun is here."""
+        return self.cycle is None or not self.cycle.more_body
 
     def has_room(self) -> bool:
         """Whether the connection is open, and has little waiting to be sent."""
@@ -164,7 +168,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. uvicorn tells the newest request; the one that is being answered may be another."""
-        self._door.left(self)
+        self.server_state.door.left(self)
         self._unset_keepalive_if_required()  # uvicorn leaves it where the connection broke
         answering = self._answering
         if answering is not None and not answering.response_complete:

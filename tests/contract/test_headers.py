@@ -25,7 +25,6 @@ async def test_an_answer_is_nobody_elses_and_no_page(strict: Strict, path: str) 
         assert answer.headers["cache-control"] == "no-store"
         assert {"Authorization", "Cookie", "Origin"} <= set(answer.headers["vary"].split(", "))
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 

@@ -29,6 +29,10 @@ class Wire:
             self.chunks.append(chunk)
         return self.room
 
+    def body_is_whole(self) -> bool:
+        """Nothing is waited for."""
+        return True
+
     def when_lost(self, tell: Callable[[], None] | None) -> None:
         """It never is."""
 
