@@ -3,10 +3,7 @@
 The key's record (NX) comes before all else, so that a crash anywhere behind it is completed by a retry (DESIGN §4).
 """
 
-import hashlib
 import re
-
-import msgspec
 
 from api.limits import within
 from api.node import Node
@@ -31,11 +28,6 @@ def check_key(key: str | None) -> str | None:
     return key
 
 
-def fingerprint(request: JobRequest) -> str:
-    """The hash of the validated body with its defaults: the same question, however it was written."""
-    return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
-
-
 async def take_in(
     node: Node, principal: Principal, asked: JobRequest, idempotency_key: str | None
 ) -> tuple[JobRecord, bool]:
@@ -49,11 +41,12 @@ async def take_in(
     ttl_s = request.ttl_s or settings.job_ttl_s
     keep_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + ttl_s * 1000
     if idempotency_key is not None:
-        wanted = Reservation(job.id, fingerprint(asked))  # what a limit adds may change
+        # Of what was asked: what a limit adds may change.
+        wanted = Reservation(job.id, node.store.fingerprint(asked))
         found = await node.control.reserve(tenant, idempotency_key, wanted, keep_ms)
-        if found.fingerprint != wanted.fingerprint:
+        if found.fingerprint != node.store.fingerprint(asked, found.fingerprint):
             raise TailraceError("idempotency_conflict")
-        job, others = JobKey(tenant, found.job_id), found != wanted
+        job, others = JobKey(tenant, found.job_id), found.job_id != wanted.job_id
         if others:
             existing = await _existing(node, job)
             if existing is not None:

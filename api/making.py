@@ -137,7 +137,7 @@ class Maker:
         index = [*self._control.indexing(creation.job, created_ms, self._listed_ms), *keeping]
         offer = self._queue.offering(creation.job, epoch=0, priority=creation.request.priority)
         try:
-            replies = await transactions.carry_out([*index, creation.command(flags), *offer, OPEN_COUNT])
+            replies = await transactions.carry_out([*index, self._store.creating(creation, flags), *offer, OPEN_COUNT])
         except StorageError:
             self._room.doubt()
             raise
@@ -163,4 +163,4 @@ def _now_ms() -> int:
 
 
 def _not_offered(creation: Creation, error: Exception) -> None:
-    log.warning("job %s: not offered (%s); the reaper will do it", creation.job, error)
+    log.warning("job %s: not offered (%s); the reaper will do it", creation.job, type(error).__name__)

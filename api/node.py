@@ -33,6 +33,7 @@ from shared.storage.limits import LimitStore
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
 from shared.storage.reads import Joined
+from shared.storage.sealed import chosen_values
 from shared.storage.sending import OwnLine
 from shared.storage.transactions import Transactions
 from shared.tasks import end
@@ -88,11 +89,13 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
             return redis
 
         log_redis, control_redis = client(settings.log_store), client(settings.control_store)
-        batcher, notices = Batcher(log_redis, settings.replicas), Notices(client(settings.log_store, retries=0))
+        values = chosen_values(settings)
+        batcher = Batcher(log_redis, settings.replicas, values)
+        notices = Notices(client(settings.log_store, retries=0))
         # Those who come share one line; what is written to those who are there does not wait for them.
         coming, following = Joined(log_redis), OwnLine(log_redis)
         stack.push_async_callback(following.aclose)
-        store, event_log = JobStore(log_redis, batcher, coming), EventLog(log_redis, coming)
+        store, event_log = JobStore(log_redis, batcher, coming), EventLog(log_redis, coming, values)
         control, queue = Control(control_redis), Queue(control_redis, settings.queue_name)
         # Not where replicas have to have a job before it is answered: the batcher waits for them.
         one_store = settings.control_url == settings.redis_url and not settings.replicas
@@ -102,7 +105,10 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         table = LimitTable(settings)
         maker = Maker(settings, store, control, queue, batcher, transactions, limit_store)
         tails = Tails(
-            EventLog(log_redis, following), notices, tick_s=settings.tail_tick_s, ring_events=settings.tail_ring_events
+            EventLog(log_redis, following, values),
+            notices,
+            tick_s=settings.tail_tick_s,
+            ring_events=settings.tail_ring_events,
         )
         spending = Spending(table, limit_store)
         reaper = Reaper(store, control, queue, owner=name, lease_s=settings.lease_s, spending=spending)

@@ -41,7 +41,7 @@ def settings_with(**options: Any) -> "Settings":
         settings = Settings()
         # Read for their checks.
         settings.chosen_keys, settings.signing_keys, settings.allowed_origins  # noqa: B018
-        settings.log_store, settings.control_store  # noqa: B018
+        settings.log_store, settings.control_store, settings.encryption_ring  # noqa: B018
         LimitTable(settings)
     except ValidationError as error:
         first = error.errors()[0]

@@ -122,3 +122,15 @@ class RecordError(TailraceError):
 
     def __init__(self) -> None:
         super().__init__("internal", "The job's record in the store is damaged. Submit it again under a new key.")
+
+
+class SealedError(StorageError):
+    """What is stored was sealed under a key that this process has not. It concerns what that key has sealed, not the
+    store, and another process, or this one with its whole ring of keys, can read it. `kid`: the key's name."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__(
+            "storage_unavailable", "What is stored cannot be opened here now. Try again later.", retry_after_s=5
+        )
+        self.kid = kid if kid.isascii() and kid.isprintable() and len(kid) <= 16 else "?"
+        self.args = (f"sealed under the key {self.kid!r}, which is not among TAILRACE_ENCRYPTION_KEYS here",)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
+from shared.errors import SealedError
+
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _MAX_PART = 2**64 - 1
 
@@ -35,6 +37,9 @@ class EventId(NamedTuple):
             raise ValueError("an event id has two 64-bit numbers")
         return cls(int(epoch), int(seq))
 
+
+SEALED = "!"
+"""What the field of an entry begins with whose value is sealed (shared/storage/sealed.py). No event's letter."""
 
 PROVIDER_CALLS = "provider_calls"
 """The name under which the number of calls is kept beside the token counts of `usage`, in the store alone: it is summed
@@ -267,7 +272,7 @@ def encode(event: Event) -> tuple[str, str]:
 
 
 def decode(field: str, value: str) -> Event:
-    """Read an entry's (field, value); Unknown for what this version cannot read."""
+    """Read an entry's (field, value); Unknown for what this version cannot read. SealedError for what is sealed."""
     if field == "t":
         return Token(value)
     letter, at = letter_and_time(field)
@@ -278,6 +283,8 @@ def decode(field: str, value: str) -> Event:
     try:
         event: Event = _DECODERS[letter].decode(value)
     except (KeyError, msgspec.MsgspecError):
+        if field[:1] == SEALED:  # to leave it out would show a text with holes
+            raise SealedError(value.partition(".")[0]) from None
         return Unknown()
     return event if at is None else msgspec.structs.replace(event, at_ms=at)
 

@@ -115,6 +115,12 @@ _MODELS: dict[str, type[_Params]] = {
 PROVIDERS: tuple[str, ...] = tuple(_MODELS)
 """The names of all providers."""
 
+
+def param_names(provider: str) -> frozenset[str]:
+    """The names on a provider's list."""
+    return frozenset(_MODELS[provider].model_fields)
+
+
 _NOT_IN_BACKGROUND = ("stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias")
 """What chat completions have and the Responses API has not."""
 

@@ -11,11 +11,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.addresses import StoreAddress
 from shared.principals import ApiKey, SigningKey, parse_chosen, parse_signing_keys
+from shared.ring import RingKey, parse_ring
 
 
 class Settings(BaseSettings):
     """The settings of one process. All processes of an installation must agree on the store and the lease."""
 
+    # What is wrong is named, and never shown: it may be a key.
     model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # -- the two stores, which may be one server
@@ -48,6 +50,15 @@ class Settings(BaseSettings):
 
     cors_origins: str = Field(
         "", description="origins whose pages may ask, exact, with commas; empty: none but our own"
+    )
+
+    # -- privacy
+    encryption_keys: str = Field(
+        "", description="kid:key,kid:key to seal stored text with, the first seals, all open; empty: text is not sealed"
+    )
+    encryption_keys_file: str = Field("", description="a file with more of the same, one a line, behind those")
+    provider_keys_file: str = Field(
+        "", description="a file of tenant:provider:key, one a line, read anew when it changes; others: the workers' own"
     )
 
     # -- the API node
@@ -123,6 +134,10 @@ class Settings(BaseSettings):
     )
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="where a worker shows /metrics; 0: nowhere")
+    langchain_providers: str = Field(
+        "openai,anthropic",
+        description="LangChain integrations that a job may name; others may read files or URLs that a message names",
+    )
     chains: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="LangChain chains and graphs: name=module:attribute,..."
     )
@@ -188,6 +203,18 @@ class Settings(BaseSettings):
                 if table.setdefault(digest, key).tenant != key.tenant:
                     raise ValueError("TAILRACE_API_KEYS and TAILRACE_API_KEYS_FILE give one key to two tenants")
         return table
+
+    @property
+    def encryption_ring(self) -> list[RingKey]:
+        """The keys of `encryption_keys`, then those of its file. ValueError for what is none, and for a file that
+        cannot be read."""
+        text = self.encryption_keys
+        if self.encryption_keys_file:
+            try:
+                text += "\n" + Path(self.encryption_keys_file).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"TAILRACE_ENCRYPTION_KEYS_FILE cannot be read: {type(error).__name__}") from None
+        return parse_ring(text, "TAILRACE_ENCRYPTION_KEYS")
 
     @property
     def signing_keys(self) -> list[SigningKey]:

@@ -5,10 +5,15 @@ import logging
 import os
 import socket
 import sys
+import threading
+import warnings
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from shared.discretion import OURS, trace, words
 
 READY_FD = "TAILRACE_READY_FD"
 """The variable by which a supervisor names the pipe that it wants to hear `ready` on."""
@@ -25,10 +30,10 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "process": record.process,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": words(record),
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = trace(record.exc_info[1])
         # ASCII alone: neither a line separator of Unicode's nor half a surrogate pair can get through.
         return json.dumps(line, default=repr)
 
@@ -36,7 +41,11 @@ class _JsonLines(logging.Formatter):
 class _OneLine(logging.Formatter):
     """A message stays one line, whatever it holds: no forged entries. A traceback follows on its own."""
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return trace(ei[1])
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.message = words(record)
         line = super().formatMessage(record)
         return line.replace("\r", "\\r").replace("\n", "\\n")
 
@@ -44,14 +53,36 @@ class _OneLine(logging.Formatter):
 def set_up_logging(level: str, form: str = "auto") -> None:
     """Log to stderr from `level` on, as `json` or `text`; `auto` is text on a terminal and JSON for everything else.
 
-    arq's own lines and access lines stay out: they would show arguments and URLs.
+    `level` is ours alone: of libraries only warnings are logged, and reduced to what may be said (discretion.py).
+    Whatever else Python would print by itself, warnings and uncaught exceptions, becomes a line as well.
     """
     handler = logging.StreamHandler(sys.stderr)
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(_OneLine(_FORMAT) if as_text else _JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in ("arq", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic", "langchain"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    chosen = getattr(logging, level.upper())
+    logging.basicConfig(level=max(chosen, logging.WARNING), handlers=[handler], force=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(chosen)
+    logging.getLogger("uvicorn").setLevel(max(chosen, logging.INFO))
+    logging.getLogger("arq").setLevel(max(chosen, logging.WARNING))  # below, it shows arguments
+    logging.raiseExceptions = False  # a line that cannot be written would be printed with all its arguments
+    _catch_what_is_printed()
+
+
+def _catch_what_is_printed() -> None:
+    log = logging.getLogger("tailrace")
+
+    def warned(message: object, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        log.warning("%s at %s:%d", category.__name__, Path(filename).name, lineno)
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, _: object) -> None:
+        if not issubclass(kind, KeyboardInterrupt | SystemExit):
+            log.critical("not caught: %s", kind.__name__, exc_info=error)
+
+    warnings.showwarning = warned  # type: ignore[assignment]  # it takes more than it has to
+    sys.excepthook = uncaught
+    sys.unraisablehook = lambda args: uncaught(args.exc_type, args.exc_value, None)
+    threading.excepthook = lambda args: uncaught(args.exc_type, args.exc_value, None)
 
 
 @cache

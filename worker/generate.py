@@ -103,7 +103,7 @@ class Generation:
             provider = self._tools.providers(name)
             if isinstance(provider, Cancels):
                 async with asyncio.timeout(_CANCEL_GUARD_S):
-                    await provider.cancel(upstream)
+                    await provider.cancel(upstream, self.job.tenant)
                 log.info("job %s: its generation is cancelled at the provider", self.job)
         except (ProviderError, TimeoutError) as error:
             log.warning("job %s: its generation may go on at the provider: %s", self.job, error)

@@ -27,6 +27,7 @@ from shared.storage.keys import job_of, worker_channel
 from shared.storage.limits import LimitStore, OneByOne
 from shared.storage.log import EventLog
 from shared.storage.notices import Notices
+from shared.storage.sealed import chosen_values
 from shared.storage.turns import Seats
 from shared.tasks import end
 from shared.telemetry import log_start, process_name, say_ready, set_up_logging
@@ -108,12 +109,13 @@ class Worker:
     async def _serve(self, connections: _Connections, providers: dict[str, Provider], group: asyncio.TaskGroup) -> None:
         settings = self._settings
         lease_ms = round(settings.lease_s * 1000)
-        batcher = Batcher(connections.log, settings.replicas)
+        values = chosen_values(settings)
+        batcher = Batcher(connections.log, settings.replicas, values)
         store = JobStore(connections.log, batcher)
         queue = Queue(connections.control, settings.queue_name)
         control = Control(connections.control)
         notices = Notices(connections.notices)
-        event_log = EventLog(connections.log)
+        event_log = EventLog(connections.log, values=values)
         claimer = Claimer(store, event_log, self.name, lease_ms)
         gate = Gate(settings, asyncio.get_running_loop().time)
         tools = Tools(settings, store, queue, claimer, ProviderLookup(providers), gate, self.name)

@@ -210,6 +210,7 @@ class Pump:
             params=request.params,
             continue_text=self._text,
             upstream=self.upstream,
+            tenant=self._record.key.tenant,
         )
 
     def _fail(self, error: TailraceError) -> None:

@@ -22,6 +22,7 @@ from shared.settings import Settings
 from shared.storage.control import Control
 from shared.storage.creation import Creation
 from shared.storage.keys import waiting
+from shared.storage.sealed import PLAIN
 
 QUESTION = "fair"
 SLOTS = 20
@@ -79,7 +80,7 @@ def _post(running: Tailrace, count: int) -> None:
             creation = Creation(job, asked, deadline_s=3600, ttl_s=60)
             for command in (
                 *control.indexing(job, time.time_ns() // 1_000_000, 3_600_000),
-                creation.command(flags=True),
+                creation.command(True, PLAIN),
                 *queue.offering(job, epoch=0, priority=5),
             ):
                 pipe.execute_command(*command)  # type: ignore[no-untyped-call]

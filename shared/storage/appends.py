@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 from redis.exceptions import ClusterCrossSlotError, ResponseError
 
 from shared.errors import RecordError, StorageError, TailraceError
-from shared.events import Event, encode
+from shared.events import Event
 from shared.jobs import Upstream
 from shared.storage.connect import RETRY_AFTER_S, as_storage_error
 from shared.storage.keys import JobKeys
 from shared.storage.script_line import ScriptCall, ScriptLine, told
 from shared.storage.scripts import APPEND
+from shared.storage.sealed import PLAIN, Values
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,9 @@ class Appending(Protocol):
 class Appends:
     """Appends for all jobs of a process over one connection. Its owner keeps `run()` in a task group."""
 
-    def __init__(self, line: ScriptLine) -> None:
+    def __init__(self, line: ScriptLine, values: Values = PLAIN) -> None:
         self._line = line
+        self._values = values
         self._asking: list[Appending] = []
         self._under_way: list[tuple[Appending, _Packed]] = []
         self._wanted = asyncio.Event()
@@ -100,7 +102,7 @@ class Appends:
 
     async def _serve(self) -> None:
         asking, self._asking = self._asking, []
-        packed = ((source, _packed(source)) for source in asking)
+        packed = ((source, _packed(source, self._values)) for source in asking)
         self._under_way = [(source, batch) for source, batch in packed if batch is not None]
         try:
             answers = await self._append([batch for _, batch in self._under_way])
@@ -131,15 +133,13 @@ class Appends:
         return isinstance(answer, ResponseError) and isinstance(as_storage_error(answer), RecordError)
 
 
-def _packed(source: Appending) -> _Packed | None:
+def _packed(source: Appending, values: Values) -> _Packed | None:
     """The next batch of `source`; None where it has none, or cannot write it: then it is told so, and nobody else."""
     batch = source.next_batch()
     if batch is None:
         return None
-    events: list[str] = []
     try:
-        for event in batch.events:
-            events += encode(event)
+        events = values.events(batch.keys, batch.epoch, batch.first_seq, batch.events)
     except Exception:
         log.exception("%s: an event cannot be written", batch.keys.log)
         source.answered(TailraceError("internal"))

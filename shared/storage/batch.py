@@ -11,6 +11,7 @@ from shared.storage.appends import Appends
 from shared.storage.connect import Redis
 from shared.storage.script_line import ScriptCall, ScriptLine, told
 from shared.storage.scripts import CREATE, END, FINISH, RELEASE, Script
+from shared.storage.sealed import PLAIN, Values
 
 MAX_BATCH = 512
 _WAITED_FOR = (CREATE, FINISH, END, RELEASE)  # the last so that it cannot overtake a FINISH
@@ -19,12 +20,14 @@ _WAITED_FOR = (CREATE, FINISH, END, RELEASE)  # the last so that it cannot overt
 class Batcher:
     """Runs scripts. Owned by the composition root, which keeps `run()` in its task group; calls wait until it runs."""
 
-    def __init__(self, redis: Redis, replicas: int = 0) -> None:
-        """`replicas`: how many must have a create, a cancel or an end before it is answered (0: there are none)."""
+    def __init__(self, redis: Redis, replicas: int = 0, values: Values = PLAIN) -> None:
+        """`replicas`: how many must have a create, a cancel or an end before it is answered (0: there are none).
+        `values`: how text is stored."""
+        self.values = values
         self._plain = _Lane(ScriptLine(redis))
         # On connections of their own: tokens do not wait for replicas, and claims not for tokens.
         self._waiting = _Lane(ScriptLine(redis, replicas)) if replicas else self._plain
-        self.appends = Appends(ScriptLine(redis))
+        self.appends = Appends(ScriptLine(redis), values)
         """Appends do not wait to be called: see there."""
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> list[str]:

@@ -8,26 +8,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from shared.errors import SealedError
 from shared.jobs import JobKey
 from shared.storage import scripts
 from shared.storage.batch import Batcher
 from shared.storage.keys import compact_form, job_keys
 from shared.storage.log import EventLog
 from shared.storage.merged import RawEntries, Row, is_compact, merge
+from shared.storage.sealed import tell
 
 PART = 512
 """Entries that are read and merged at once: about a millisecond of the worker's."""
 
 Verdict = Literal["OK", "LEFT", "CHANGED", "OPEN", "GONE"]
 
-
 _AT_ONCE_CHARS = 65_536
 """What is packed in the loop; more of it would stop all jobs for milliseconds, and goes to a thread."""
-
-
-async def _merged(part: RawEntries) -> list[Row]:
-    chars = sum(len(next(iter(fields.values())) if isinstance(fields, dict) else fields[1]) for _, fields in part)
-    return merge(part) if chars <= _AT_ONCE_CHARS else await asyncio.to_thread(merge, part)
 
 
 class LogCompaction:
@@ -43,6 +39,14 @@ class LogCompaction:
         OK, or why it stays as it is: LEFT (it is compact), CHANGED (it is not what was read; may be tried again), OPEN
         (a failover has lost the end) or GONE (deleted or expired).
         """
+        try:
+            return await self._rewrite(job, rest)
+        except SealedError as error:
+            # It would keep all others from being rewritten, again and again.
+            tell(job, error)
+            return "LEFT"
+
+    async def _rewrite(self, job: JobKey, rest: Callable[[], Awaitable[None]]) -> Verdict:
         part = await self._log.read_raw(job, "-", PART)
         if not part:
             return "GONE"
@@ -52,11 +56,19 @@ class LogCompaction:
         while True:
             length, last = length + len(part), part[-1][0]
             more = await self._log.read_raw(job, f"({last}", PART) if len(part) == PART else []
-            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], await _merged(part))
+            rows = await self._merged(job, part)
+            verdict = await self._write(job, [form_ends, "" if more else str(length), first, last], rows)
             if verdict != "OK" or not more:
                 return verdict
             form_ends, part = last, more
             await rest()
+
+    async def _merged(self, job: JobKey, part: RawEntries) -> list[Row]:
+        def merged() -> list[Row]:
+            return self._batcher.values.rows(job_keys(job), merge(part))
+
+        chars = sum(len(next(iter(fields.values())) if isinstance(fields, dict) else fields[1]) for _, fields in part)
+        return merged() if chars <= _AT_ONCE_CHARS else await asyncio.to_thread(merged)
 
     async def _write(self, job: JobKey, args: list[str], rows: list[Row]) -> Verdict:
         for row in rows:

@@ -123,5 +123,5 @@ def storage_errors() -> Iterator[None]:
         raise
     except Exception as error:
         # redis-py lets out what it met on a connection that broke under it (AttributeError, RuntimeError …).
-        log.warning("store: %r", error)
+        log.warning("store: %s", type(error).__name__)  # its text may hold a reply
         raise as_storage_error(error) from error

@@ -10,6 +10,7 @@ from shared.events import Queued, encode
 from shared.jobs import JobKey, JobRecord, JobRequest, Status
 from shared.storage.keys import job_keys
 from shared.storage.scripts import CREATE
+from shared.storage.sealed import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,11 @@ class Creation:
     ttl_s: int
     unread_s: float | None = None
 
-    @property
-    def args(self) -> tuple[str | int, ...]:
-        """The script's arguments."""
+    def args(self, values: Values) -> tuple[str | int, ...]:
+        """The script's arguments. `values`: how text is stored."""
         request = self.request
         return (
-            msgspec.json.encode(request).decode(),
+            values.request(job_keys(self.job), msgspec.json.encode(request).decode()),
             request.provider,
             request.model,
             encode(Queued(self.job.id, request.provider, request.model))[1],
@@ -38,10 +38,10 @@ class Creation:
             "" if self.unread_s is None else _ms(self.unread_s),
         )
 
-    def command(self, flags: bool) -> tuple[str | int, ...]:
+    def command(self, flags: bool, values: Values) -> tuple[str | int, ...]:
         """The script itself as a command: no server can have forgotten it. `flags`: whether it knows script flags."""
         keys = job_keys(self.job)
-        return ("EVAL", CREATE.source(flags), len(keys), *keys, *self.args)
+        return ("EVAL", CREATE.source(flags), len(keys), *keys, *self.args(values))
 
     def record(self, answer: Any) -> JobRecord | None:
         """The job as the script's answer has it; None where it was there already. `gone` where it has been and went."""

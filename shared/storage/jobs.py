@@ -1,6 +1,7 @@
 """The job store: every change of a job's state, each one server-side script, and reading jobs back."""
 
 import asyncio
+import logging
 import random
 import secrets
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from shared import metrics
-from shared.errors import CODES, TailraceError
-from shared.events import Event, EventId, encode
+from shared.errors import CODES, RecordError, SealedError, TailraceError
+from shared.events import Event, EventId
 from shared.jobs import Act, JobKey, JobRecord, JobRequest, Status, Upstream
 from shared.storage import scripts
 from shared.storage.appends import Appended, Appending, Batch
@@ -19,7 +20,11 @@ from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.creation import Creation
 from shared.storage.keys import WORKER_CHANNEL_PREFIX, job_keys
 from shared.storage.reads import Line, Pooled
+from shared.storage.sealed import tell
 from shared.storage.sending import exchange
+from shared.storage.transactions import Command
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.encode
 _STANDING = ["status", "epoch", "attempt", "crashes", "deadline_ms", "priority", "created_ms", "unread_ms", "read_ms"]
@@ -81,10 +86,20 @@ class JobStore:
         self._redis = redis
         self._line = line or Pooled(redis)
         self._batcher = batcher
+        self._values = batcher.values
 
     async def create(self, creation: Creation) -> JobRecord | None:
         """Make the job; idempotent by its id. None where it was there already; `gone` where it has been and went."""
-        return creation.record(await self._batcher.call(scripts.CREATE, job_keys(creation.job), creation.args))
+        args = creation.args(self._values)
+        return creation.record(await self._batcher.call(scripts.CREATE, job_keys(creation.job), args))
+
+    def creating(self, creation: Creation, flags: bool) -> Command:
+        """The command of `create`, for a transaction. `flags`: whether the server knows script flags."""
+        return creation.command(flags, self._values)
+
+    def fingerprint(self, request: JobRequest, like: str = "") -> str:
+        """The hash of a body with its defaults, however it was written; `like`: an earlier one to be compared with."""
+        return self._values.fingerprint(_encode(request, order="sorted"), like)
 
     async def show(self, job: JobKey) -> JobRecord:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""
@@ -93,11 +108,11 @@ class JobStore:
             fields, tombstone = map(sound, await self._line.exchange([("HGETALL", keys.meta), ("GET", keys.tombstone)]))
         meta = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
         if meta and tombstone != "deleted":
-            return _record(job, meta)
+            return self._record(job, meta)
         raise TailraceError("gone" if tombstone else "not_found")
 
     async def show_many(self, jobs: list[JobKey]) -> list[JobRecord | None]:
-        """The records of `jobs`, None for each that is gone."""
+        """The records of `jobs`, None for each that is gone, or cannot be opened."""
         with storage_errors():
             pipe = self._redis.pipeline(transaction=False)
             for job in jobs:
@@ -107,9 +122,27 @@ class JobStore:
             answers = await pipe.execute() if jobs else []
         pairs = zip(answers[::2], answers[1::2], strict=True)
         return [
-            _record(job, meta) if meta and tombstone != "deleted" else None
+            self._record_if(job, meta) if meta and tombstone != "deleted" else None
             for job, (meta, tombstone) in zip(jobs, pairs, strict=True)
         ]
+
+    def _record(self, job: JobKey, meta: dict[str, str]) -> JobRecord:
+        try:
+            request = self._values.opened_request(job_keys(job), meta["request"])
+        except SealedError as error:
+            tell(job, error)
+            raise
+        return _record(job, {**meta, "request": request})
+
+    def _record_if(self, job: JobKey, meta: dict[str, str]) -> JobRecord | None:
+        """One among many: what is wrong with it must not hide the others."""
+        try:
+            return self._record(job, meta)
+        except SealedError:
+            return None
+        except RecordError as error:
+            log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
+            return None
 
     async def ping(self) -> None:
         """Nothing, or StorageError."""
@@ -154,7 +187,13 @@ class JobStore:
         fields: Any = answer[5]
         if not fields:
             return Refused("GONE")  # the answer to an old try: the job has ended since, and was forgotten
-        record = _record(job, dict(zip(fields[::2], fields[1::2], strict=True)))
+        meta = dict(zip(fields[::2], fields[1::2], strict=True))
+        try:
+            record = self._record(job, meta)
+        except SealedError:
+            # For a worker with the whole ring of keys: that costs the job an attempt, a lapsed lease would be a crash.
+            await self.release(job, worker, epoch, msgspec.json.decode(meta["usage"]))
+            raise
         return Claimed(epoch, seq, attempt, at_ms, record)
 
     async def append(
@@ -190,12 +229,11 @@ class JobStore:
         ttft_ms: int | None = None,
     ) -> Appended:
         """Append the owner's last batch, which ends in the terminal event, and close the job."""
-        pairs = [encode(event) for event in events]
+        keys = job_keys(job)
+        pairs = self._values.events(keys, epoch, first_seq, events)
         args: list[str | int] = [epoch, first_seq, len(events), "" if ttft_ms is None else ttft_ms, act.value]
-        args += [pairs[-1][1], _encode(usage).decode()]
-        for pair in pairs:
-            args += pair
-        verdict, last_seq = await self._batcher.call(scripts.FINISH, job_keys(job), args)
+        args += [pairs[-1], _encode(usage).decode(), *pairs]
+        verdict, last_seq = await self._batcher.call(scripts.FINISH, keys, args)
         if verdict == "OK":
             metrics.finished(act.value, getattr(events[-1], "code", ""), getattr(events[-1], "timings", {}))
         return Appended(verdict, int(last_seq))

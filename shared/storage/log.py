@@ -5,9 +5,11 @@ failover, of another job), the first entry shows it. Redis itself never says so:
 A finished log may hold many events in one entry of the store (shared/storage/merged.py); a page shows each of them.
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 
+from shared.errors import RecordError, SealedError
 from shared.events import START, TERMINAL, Entry, EventId, decode, length, size
 from shared.jobs import JobKey
 from shared.storage import merged
@@ -15,6 +17,9 @@ from shared.storage.connect import Redis, readable, sound, storage_errors
 from shared.storage.keys import job_keys
 from shared.storage.merged import RawEntries
 from shared.storage.reads import Line, Pooled
+from shared.storage.sealed import PLAIN, Values, tell
+
+log = logging.getLogger(__name__)
 
 PAGE = 128
 """Entries a round trip: few enough that nobody in the loop waits behind a page (at 512: 80 ms)."""
@@ -97,8 +102,10 @@ def _without_hole(cursor: EventId, entries: list[Entry]) -> list[Entry]:
 class EventLog:
     """Reads logs. All methods raise StorageError where the store cannot be reached."""
 
-    def __init__(self, redis: Redis, line: Line | None = None) -> None:
-        """`line`: over which pages and last ids are read, where not over the client's pool."""
+    def __init__(self, redis: Redis, line: Line | None = None, values: Values = PLAIN) -> None:
+        """`line`: over which pages and last ids are read, where not over the client's pool. `values`: how text is
+        stored."""
+        self._values = values
         self._redis = redis
         self._line = line or Pooled(redis)
 
@@ -109,7 +116,8 @@ class EventLog:
     async def read_many(
         self, wanted: list[tuple[JobKey, EventId]], count: int = PAGE, *, together: bool = False
     ) -> list[Page]:
-        """One page for each of many logs, in one round trip."""
+        """One page for each of many logs, in one round trip. What cannot be opened, or is damaged, is the matter of its
+        own job: none of it is held; RecordError or SealedError where it was asked for alone."""
         with storage_errors():
             answers = await self._line.exchange(
                 [
@@ -120,10 +128,23 @@ class EventLog:
             pages = [readable(answer) for answer in answers]
         # All of them are judged in one turn of the loop, and merged entries hold many events each.
         most = max(count + 1, MOST_MERGED * (count + 1) // max(1, len(wanted)))
-        return [
-            Page([], False, False) if raw is None else read_page(cursor, raw, count + 1, most, together=together)
-            for (_, cursor), raw in zip(wanted, pages, strict=True)
-        ]
+        judged: list[Page] = []
+        for (job, cursor), raw in zip(wanted, pages, strict=True):
+            page = Page([], False, False)
+            try:
+                if raw is not None:
+                    entries = self._values.opened(job_keys(job), raw)
+                    page = read_page(cursor, entries, count + 1, most, together=together)
+            except SealedError as error:
+                tell(job, error)
+                if len(wanted) == 1:
+                    raise
+            except RecordError as error:
+                if len(wanted) == 1:
+                    raise
+                log.error("job %s: %s", job, error.message)  # noqa: TRY400 - a trace would say nothing of the record
+            judged.append(page)
+        return judged
 
     async def read_all(self, job: JobKey) -> list[Entry]:
         """All that the log holds, page by page, holes or not. Empty where there is none."""
@@ -139,11 +160,11 @@ class EventLog:
         return entries
 
     async def read_raw(self, job: JobKey, start: str, count: int) -> RawEntries:
-        """Up to `count` entries as the store has them, from the id `start` on ("(" before it: behind it)."""
+        """Up to `count` entries as the store has them, opened, from the id `start` on ("(" before it: behind it)."""
         with storage_errors():
             (raw,) = await self._line.exchange([("XRANGE", job_keys(job).log, start, "+", "COUNT", count)])
             found: RawEntries = sound(raw)
-        return found
+        return self._values.opened(job_keys(job), found)
 
     async def last_ids(self, jobs: list[JobKey]) -> list[EventId | None]:
         """The id of each log's last entry; None where there is no log."""

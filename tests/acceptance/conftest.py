@@ -1,12 +1,13 @@
 """Fixtures of the acceptance tests: clusters of real processes, and a client that does not dawdle."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from tailrace_client import AsyncTailrace, Patience
 
 from tests.support.cluster import Cluster, running_cluster
+from tests.support.provider_server import ProviderServer
 
 ClusterFactory = Callable[..., Cluster]
 
@@ -20,6 +21,13 @@ def cluster_of() -> Iterator[ClusterFactory]:
             return stack.enter_context(running_cluster(api, workers, env))
 
         yield make
+
+
+@pytest.fixture
+async def provider_server() -> AsyncIterator[ProviderServer]:
+    """A provider in this very process, to be told what to do; its `environment` is for the workers."""
+    async with ProviderServer() as server:
+        yield server
 
 
 def quick(url: str, key: str | None = None) -> AsyncTailrace:

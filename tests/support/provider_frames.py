@@ -133,7 +133,8 @@ def error_frame(vendor: str, how: Behaviour) -> bytes:
 
 def garbage_frame(vendor: str) -> bytes:
     """A frame that is no JSON."""
-    return (b"event: content_block_delta\n" if vendor == "anthropic" else b"") + b'data: {"choices": [{"del\n\n'
+    head = b"event: content_block_delta\n" if vendor == "anthropic" else b""
+    return head + f'data: {{"{SECRET}": [{{"del\n\n'.encode()
 
 
 def _data(value: dict[str, Any]) -> bytes:

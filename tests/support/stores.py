@@ -12,7 +12,9 @@ from typing import Any
 import redis
 
 from cli.valkey import EmbeddedValkey, embedded_valkey
+from shared.events import EventId
 from shared.storage.keys import PERMANENT
+from shared.storage.merged import MERGED, expand
 
 STARTUP_GUARD_S = 20.0
 
@@ -107,3 +109,39 @@ def running_valkey(data_dir: Path) -> Iterator[ValkeyProcess]:
 def keys_without_end(client: "redis.Redis") -> list[str]:
     """Every key that will never expire and is not on the list of permanent ones (DESIGN §2, invariant 7)."""
     return sorted(key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and key not in PERMANENT)
+
+
+async def everything_in(redis: Any) -> str:
+    """All that a store holds, as text: keys, and values of every type; merged entries of logs as they were before."""
+    found: list[str] = []
+    async for key in redis.scan_iter(count=1000):
+        found.append(str(key))
+        match await redis.type(key):
+            case "string":
+                found.append(str(await redis.get(key)))
+            case "hash":
+                found += [f"{name} {value}" for name, value in (await redis.hgetall(key)).items()]
+            case "list":
+                found += map(str, await redis.lrange(key, 0, -1))
+            case "set":
+                found += map(str, await redis.smembers(key))
+            case "zset":
+                found += map(str, await redis.zrange(key, 0, -1))
+            case "stream":
+                for entry_id, fields in await redis.xrange(key):
+                    found += [f"{entry_id} {field} {value}" for field, value in fields.items()]
+                    found += _merged(entry_id, fields)
+            case "none":
+                pass  # gone since
+            case other:
+                raise AssertionError(f"a key of type {other}: {key}")
+    return "\n".join(found)
+
+
+def _merged(entry_id: str, fields: dict[str, str]) -> list[str]:
+    return [
+        str(entry.event)
+        for field, value in fields.items()
+        if field[:1] in MERGED
+        for entry in expand(EventId.parse(entry_id), field, value)
+    ]

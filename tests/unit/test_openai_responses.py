@@ -201,7 +201,7 @@ async def test_a_cancelled_generation_ends_for_whoever_reads_it(
     pieces = provider.stream(CALL)
     first = await anext(pieces)
     assert isinstance(first, Upstream)
-    await provider.cancel(first)
+    await provider.cancel(first, "default")
     await pieces.aclose()
     error = (await call_it(provider, CALL, upstream=first)).error
     assert isinstance(error, UpstreamLostError)
@@ -214,7 +214,7 @@ async def test_a_cancel_that_is_refused_is_an_error_of_ours(
 ) -> None:
     server.again(behaviour)
     with pytest.raises(ProviderError):
-        await provider.cancel(Upstream("resp_1"))
+        await provider.cancel(Upstream("resp_1"), "default")
 
 
 async def test_a_closed_stream_closes_the_connection_and_the_generation_goes_on(

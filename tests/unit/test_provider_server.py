@@ -52,7 +52,7 @@ async def test_it_shows_what_it_was_asked(provider: OpenAIProvider) -> None:
     await call_it(provider, model="fault:drop:1")
     await call_it(provider, model="m")
     async with httpx2.AsyncClient() as client:
-        base_url = str(provider._connect().base_url)
+        base_url = str(provider.clients.of("").base_url)
         shown = (await client.get(base_url.removesuffix("/v1/") + "/requests")).json()
     path = "/v1/chat/completions"
     assert shown == [

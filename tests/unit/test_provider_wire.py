@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ProviderError
 from shared.settings import Settings
-from worker.providers import wire
+from worker.providers import outward, wire
 
 BODY = (
     ': hello\n\nevent: message\ndata: {"a": "é🌊"}\n\ndata:x\ndata: y\r\nid: 7\r\n\r\n'
@@ -46,4 +46,4 @@ def test_half_a_surrogate_pair_can_be_read_and_garbage_cannot() -> None:
 
 def test_the_callers_time_outs_are_always_the_shorter_ones() -> None:
     settings = Settings(first_token_timeout_s=300, between_token_timeout_s=40)
-    assert (wire.timeouts(settings).read or 0) > 300
+    assert (outward.timeouts(settings).read or 0) > 300

@@ -5,14 +5,16 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
+import httpx2
 import msgspec
 from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
 from shared.errors import ProviderError
 from shared.settings import Settings
-from worker.providers import failures, wire
+from worker.providers import failures, outward, wire
 from worker.providers.anthropic_messages import SAMPLING, SAMPLING_HEADERS, convert
 from worker.providers.base import Call, Finish, FinishReason, Piece
+from worker.providers.credentials import NO_KEYS, Clients, ProviderKeys, credentials
 from worker.providers.pieces import Pieces, conversation, count_tokens
 
 _OFFICIAL = "https://api.anthropic.com"
@@ -154,16 +156,17 @@ class _Answer:
 
 
 class AnthropicProvider:
-    """Talks through the official SDK; one client, and so one connection pool, per process."""
+    """Talks through the official SDK; one client for each key, and one connection pool for all of them."""
 
     name = "anthropic"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: ProviderKeys = NO_KEYS) -> None:
         self._settings = settings
-        self._client: AsyncAnthropic | None = None
+        self._http: httpx2.AsyncClient | None = None
+        self.clients = Clients("anthropic", keys, self._connect)
         # Made here where it can be: this runs in a thread, and certificates and resources take a while to load.
         with suppress(Exception):  # the first call will say it better
-            self._create()
+            self._create("")
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
@@ -175,29 +178,25 @@ class AnthropicProvider:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.close()
+        if self._http is not None:
+            await self._http.aclose()
 
-    def _create(self) -> Any:
+    def _create(self, tenant: str) -> Any:
         """The SDK's method that opens a raw response."""
-        return self._connect().messages.with_streaming_response.create
+        return self.clients.of(tenant).messages.with_streaming_response.create
 
     def _request(self, call: Call) -> AbstractAsyncContextManager[wire.Response]:
-        request: AbstractAsyncContextManager[wire.Response] = self._create()(**self._body(call))
+        request: AbstractAsyncContextManager[wire.Response] = self._create(call.tenant)(**self._body(call))
         return request
 
-    def _connect(self) -> AsyncAnthropic:
-        if self._client is None:
-            key, base_url = wire.credentials("anthropic")
-            base_url, headers = wire.without_user(base_url or _OFFICIAL)
-            self._client = AsyncAnthropic(
-                api_key=key,
-                base_url=base_url,
-                default_headers=headers,
-                max_retries=0,
-                http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
-            )
-        return self._client
+    def _connect(self, own_key: str | None) -> AsyncAnthropic:
+        key, base_url = credentials("anthropic", own_key)
+        base_url, headers = wire.without_user(base_url or _OFFICIAL)
+        if self._http is None:
+            self._http = outward.without_cookies(DefaultAioHttpClient(**outward.pool(self._settings)))
+        return AsyncAnthropic(
+            api_key=key, base_url=base_url, default_headers=headers, max_retries=0, http_client=self._http
+        )
 
     def _body(self, call: Call) -> dict[str, Any]:
         system, messages = convert(conversation(call), call.system)

@@ -30,6 +30,8 @@ class Call:
     params: dict[str, Any] = field(default_factory=dict)
     continue_text: str = ""
     upstream: Upstream | None = None
+    tenant: str = ""
+    """Whose own key is taken, where the installation has one for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,6 @@ async def drain(stream: AsyncGenerator[Piece, None], take: Callable[[Piece], boo
 class Cancels(Protocol):
     """A provider whose generations go on when nobody reads them."""
 
-    async def cancel(self, upstream: Upstream) -> None:
-        """End a generation that nobody wants any more. ProviderError where that cannot be said to the provider."""
+    async def cancel(self, upstream: Upstream, tenant: str) -> None:
+        """End a generation of `tenant` that nobody wants any more. ProviderError where the provider cannot be told."""
         ...

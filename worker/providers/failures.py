@@ -61,6 +61,7 @@ _ILL_FORMED = {"TypeError", "ValueError", "NotImplementedError"}
 
 
 _UNKNOWN = ("provider_protocol", "")
+_KNOWN = frozenset({*_BY_NAME, *_VAGUE, *map(str, range(400, 600))})
 
 
 def classify(error: BaseException, *, started: bool, unknown: tuple[str, str] = _UNKNOWN) -> ProviderError:
@@ -70,8 +71,9 @@ def classify(error: BaseException, *, started: bool, unknown: tuple[str, str] = 
     after it was interrupted. `unknown`: (code, message) for an exception that nothing is known of. Raise the result
     `from None`: the exception's own text may hold the prompt or a key.
     """
-    if isinstance(error, ProviderError):
-        return error
+    ours = _ours(error)
+    if ours is not None:
+        return ours
     status = getattr(error, "status_code", None)
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     code = _by_answer(getattr(error, "code", None), getattr(error, "type", None), status)
@@ -150,6 +152,16 @@ def _by_kind(error: BaseException, *, started: bool) -> tuple[str, str] | None:
     return None
 
 
+def _ours(error: BaseException) -> ProviderError | None:
+    """An error of ours, which an SDK may have wrapped: what a client's guard raised (outward.py)."""
+    cause: BaseException | None = error
+    for _ in range(5):
+        if cause is None or isinstance(cause, ProviderError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
 def _class_names(error: BaseException) -> set[str]:
     names: set[str] = set()
     cause: BaseException | None = error
@@ -161,10 +173,15 @@ def _class_names(error: BaseException) -> set[str]:
     return names
 
 
-def _detail(**fields: object) -> str:
-    """`name=value` for what looks like an identifier; a vendor may put anything into these fields, keys included."""
-    shown = {name: str(value) for name, value in fields.items() if value is not None}
-    return " ".join(f"{name}={value}" for name, value in shown.items() if re.fullmatch(r"[\w.-]{1,64}", value))
+def _detail(*, kind: str, status: object = None, request_id: object = None, **named: object) -> str:
+    """`name=value` for what tells nothing but the kind of error. A vendor may put anything into its fields, keys and
+    prompts included: only the words that we know are repeated."""
+    shown = {"kind": kind, **{name: value for name, value in named.items() if str(value) in _KNOWN}}
+    if isinstance(status, int):
+        shown["status"] = status
+    if isinstance(request_id, str) and re.fullmatch(r"req_[0-9A-Za-z]{1,40}|[0-9a-f-]{32,36}", request_id):
+        shown["request_id"] = request_id  # of the response's head, and what support asks for
+    return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def _where(error: BaseException) -> str:

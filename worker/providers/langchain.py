@@ -20,9 +20,10 @@ import msgspec
 from shared.errors import ProviderError
 from shared.jobs import Message
 from shared.settings import Settings
-from worker.providers import failures, wire
+from worker.providers import failures, outward
 from worker.providers.anthropic_messages import SAMPLING, SAMPLING_HEADERS
 from worker.providers.base import Call, Piece
+from worker.providers.credentials import NO_KEYS, ProviderKeys, credentials
 from worker.providers.langchain_answer import ChainAnswer, ModelAnswer
 from worker.providers.pieces import conversation
 
@@ -41,11 +42,13 @@ class LangChainProvider:
 
     name = "langchain"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: ProviderKeys = NO_KEYS) -> None:
         self._settings = settings
-        self._made: dict[str, Any] = {}
+        self._keys = keys
+        self._allowed = frozenset(part.strip() for part in settings.langchain_providers.split(","))
+        self._made: dict[tuple[str, str | None], Any] = {}
         self._making = asyncio.Lock()
-        self._pool = httpx2.AsyncClient(**wire.pool(settings))
+        self._pool = httpx2.AsyncClient(**outward.pool(settings, frames=True))
         # Off unless asked for: LangChain would send every prompt to LangSmith when it finds a key.
         os.environ.setdefault("LANGSMITH_TRACING", "false")
 
@@ -69,13 +72,14 @@ class LangChainProvider:
 
     async def _open(self, call: Call, *, is_chain: bool) -> AsyncGenerator[Any, None]:
         if is_chain:
-            chain = await self._get(call.model, self._import_chain)
+            chain = await self._get(call.model, None, self._import_chain)
             _refuse_settings(call)
             events: AsyncGenerator[Any, None] = chain.astream_events(
                 _chain_input(chain, call), version="v2", config=_config(call)
             )
             return events
-        model = await self._get(call.model, self._make_model)
+        key = self._keys.of(call.tenant, call.model.partition(":")[0])
+        model = await self._get(call.model, key, self._make_model)
         options = dict(call.params)
         tools, tool_choice = options.pop("tools", None), options.pop("tool_choice", None)
         if call.temperature is not None:
@@ -89,19 +93,20 @@ class LangChainProvider:
         chunks: AsyncGenerator[Any, None] = model.astream(_messages(call), **options)
         return chunks
 
-    async def _get(self, name: str, make: Callable[[str], Any]) -> Any:
-        made = self._made.get(name)
+    async def _get(self, name: str, key: str | None, make: Callable[[str, str | None], Any]) -> Any:
+        """The model or chain of a name, made with a tenant's own `key`, or with the installation's (None)."""
+        made = self._made.get((name, key))
         if made is not None:
             return made
         async with self._making:
-            if name not in self._made:
+            if (name, key) not in self._made:
                 # Importing LangChain takes seconds, in which this process has leases to renew.
-                self._made[name] = await asyncio.to_thread(make, name)
+                self._made[name, key] = await asyncio.to_thread(make, name, key)
                 if len(self._made) > _MAX_MODELS:
                     del self._made[next(iter(self._made))]
-            return self._made[name]
+            return self._made[name, key]
 
-    def _import_chain(self, name: str) -> Any:
+    def _import_chain(self, name: str, _: str | None) -> Any:
         module, _, path = self._settings.chains[name].partition(":")
         try:
             return reduce(getattr, path.split("."), importlib.import_module(module))
@@ -114,23 +119,31 @@ class LangChainProvider:
                 detail=failures.classify(error, started=False).detail,
             ) from None
 
-    def _make_model(self, name: str) -> Any:
+    def _make_model(self, name: str, key: str | None) -> Any:
         provider, mark, model = name.partition(":")
         if not (provider and mark and model):
             raise ProviderError(
                 "provider_rejected", "`model` is `provider:model`, or a chain named in TAILRACE_CHAINS."
+            )
+        if provider not in self._allowed:
+            raise ProviderError(
+                "provider_not_configured",
+                f"`{name[:80]}` is of none of the LangChain packages that TAILRACE_LANGCHAIN_PROVIDERS names.",
             )
         try:
             from langchain.chat_models import init_chat_model
         except ImportError:
             raise ProviderError("provider_not_configured", _MISSING) from None
         try:
-            made: Any = init_chat_model(name, **self._options(provider))
+            made: Any = init_chat_model(name, **self._options(provider, key))
             if provider == "anthropic":
                 # The integration takes no client, and its own pool is shared with every other user of the process.
                 vars(made)["_async_client"] = made._async_client.with_options(  # noqa: SLF001
-                    http_client=self._pool, timeout=wire.timeouts(self._settings)
+                    http_client=self._pool, timeout=outward.timeouts(self._settings)
                 )
+            elif provider == "openai" and key is not None:
+                client = made.root_async_client
+                client.organization = client.project = None  # the environment's are the installation's
             elif provider not in _VENDORS and "max_retries" in type(made).model_fields:
                 made = init_chat_model(name, max_retries=0)
         except ProviderError:
@@ -143,11 +156,11 @@ class LangChainProvider:
             ) from None
         return made
 
-    def _options(self, provider: str) -> dict[str, Any]:
+    def _options(self, provider: str, own_key: str | None) -> dict[str, Any]:
         """What this service sets for the vendors that it knows: no retries, usage, and the caller's time-outs rule."""
         if provider not in _VENDORS:
             return {}
-        key, base_url = wire.credentials(provider)
+        key, base_url = credentials(provider, own_key)
         options: dict[str, Any] = {
             "api_key": key,
             "max_retries": 0,
@@ -157,7 +170,7 @@ class LangChainProvider:
         if provider == "anthropic":
             options["max_tokens"] = self._settings.anthropic_max_tokens
         else:
-            options |= {"http_async_client": self._pool, "timeout": wire.timeouts(self._settings)}
+            options |= {"http_async_client": self._pool, "timeout": outward.timeouts(self._settings)}
         return options | ({"base_url": base_url} if base_url else {})
 
 

@@ -7,14 +7,16 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
+import httpx2
 import msgspec
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from shared.errors import ProviderError
 from shared.jobs import Upstream
 from shared.settings import Settings
-from worker.providers import failures, openai_responses, wire
+from worker.providers import failures, openai_responses, outward, wire
 from worker.providers.base import Call, Finish, FinishReason, Piece, Usage, drain
+from worker.providers.credentials import NO_KEYS, Clients, ProviderKeys, credentials
 from worker.providers.pieces import Pieces, conversation, count_tokens
 
 _OFFICIAL = "https://api.openai.com/v1"
@@ -144,16 +146,17 @@ def _usage(usage: _Usage) -> Usage:
 
 
 class OpenAIProvider:
-    """Talks through the official SDK; one client, and so one connection pool, per process."""
+    """Talks through the official SDK; one client for each key, and one connection pool for all of them."""
 
     name = "openai"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: ProviderKeys = NO_KEYS) -> None:
         self._settings = settings
-        self._client: AsyncOpenAI | None = None
+        self._http: httpx2.AsyncClient | None = None
+        self.clients = Clients("openai", keys, self._connect)
         # Made here where it can be: this runs in a thread, and certificates and resources take a while to load.
         with suppress(Exception):  # the first call will say it better
-            self._create()
+            self._create(self.clients.of(""))
 
     def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
@@ -169,7 +172,7 @@ class OpenAIProvider:
             await wire.pour(lambda: self._request(call), _Answer, take)
 
     async def _background(self, call: Call) -> AsyncGenerator[Piece, None]:
-        resource = self._connect().responses
+        resource = self.clients.of(call.tenant).responses
         upstream = call.upstream
         stream = (
             openai_responses.begin(resource, call) if upstream is None else openai_responses.read_on(resource, upstream)
@@ -178,22 +181,23 @@ class OpenAIProvider:
             async for piece in pieces:
                 yield piece
 
-    async def cancel(self, upstream: Upstream) -> None:
+    async def cancel(self, upstream: Upstream, tenant: str) -> None:
         """End a generation in the background; see Cancels."""
-        await openai_responses.cancel(self._connect().responses, upstream)
+        await openai_responses.cancel(self.clients.of(tenant).responses, upstream)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.close()
+        if self._http is not None:
+            await self._http.aclose()
 
-    def _create(self) -> Any:
+    def _create(self, client: AsyncOpenAI) -> Any:
         """The SDK's method that opens a raw response."""
-        return self._connect().chat.completions.with_streaming_response.create
+        return client.chat.completions.with_streaming_response.create
 
     def _request(self, call: Call) -> AbstractAsyncContextManager[wire.Response]:
-        create = self._create()
-        official = str(self._connect().base_url).startswith(_OFFICIAL)
+        client = self.clients.of(call.tenant)
+        create = self._create(client)
+        official = str(client.base_url).startswith(_OFFICIAL)
         body = _body(call, official=official)
         # As `extra_body`, which the SDK sends as it is: looking for names to translate in the messages, of which none
         # need it, costs it a quarter of the call.
@@ -202,18 +206,17 @@ class OpenAIProvider:
         )
         return request
 
-    def _connect(self) -> AsyncOpenAI:
-        if self._client is None:
-            key, base_url = wire.credentials("openai")
-            base_url, headers = wire.without_user(base_url or _OFFICIAL)
-            self._client = AsyncOpenAI(
-                api_key=key,
-                base_url=base_url,
-                default_headers=headers,
-                max_retries=0,
-                http_client=DefaultAioHttpClient(**wire.pool(self._settings)),
-            )
-        return self._client
+    def _connect(self, own_key: str | None) -> AsyncOpenAI:
+        key, base_url = credentials("openai", own_key)
+        base_url, headers = wire.without_user(base_url or _OFFICIAL)
+        if self._http is None:
+            self._http = outward.without_cookies(DefaultAioHttpClient(**outward.pool(self._settings)))
+        client = AsyncOpenAI(
+            api_key=key, base_url=base_url, default_headers=headers, max_retries=0, http_client=self._http
+        )
+        if own_key is not None:
+            client.organization = client.project = None  # the environment's are the installation's
+        return client
 
 
 def _body(call: Call, *, official: bool) -> dict[str, Any]:

@@ -216,6 +216,7 @@ async def read_on(responses: Any, upstream: Upstream) -> AsyncGenerator[Piece, N
 async def cancel(responses: Any, upstream: Upstream) -> None:
     """End a generation. ProviderError where the provider does not answer, or refuses."""
     try:
-        await responses.with_raw_response.cancel(upstream.id)
+        async with responses.with_streaming_response.cancel(upstream.id):
+            pass  # what it answers is the whole generation, which nobody wants any more
     except Exception as error:
         raise failures.classify(error, started=False) from None

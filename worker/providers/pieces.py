@@ -14,6 +14,11 @@ CONTINUE = (
 """What a model is told that is to go on from a partial answer. (Current models refuse to be prefilled.)"""
 
 
+LONGEST_NAME = 1024
+"""Characters of a tool call's id or name; the vendors' own stay below 100."""
+MOST_CALLS = 4096
+
+
 def conversation(call: Call) -> list[Message]:
     """The messages to send: those of the job, and for a continuation the partial answer and the wish to go on."""
     if not call.continue_text.strip():
@@ -69,8 +74,13 @@ class Pieces:
         return (Reasoning(text),) if text else ()
 
     def tool_call(self, key: Hashable, call_id: str | None, name: str | None, arguments: object) -> Sequence[ToolCall]:
-        """A piece of the tool call that the vendor knows as `key`."""
+        """A piece of the tool call that the vendor knows as `key`. ProviderError(provider_protocol) for names of no
+        sane length, and for more calls than any answer has: neither counts against the answer's size."""
+        if len(call_id or "") > LONGEST_NAME or len(name or "") > LONGEST_NAME:
+            raise ProviderError("provider_protocol", detail="the name of a tool call is too long")
         number = self._number(key, call_id)
+        if number >= MOST_CALLS:
+            raise ProviderError("provider_protocol", detail="too many tool calls")
         text = self._whole(number, arguments)
         if text:
             self._bare.pop(number, None)

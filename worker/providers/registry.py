@@ -8,9 +8,10 @@ from contextlib import aclosing, suppress
 
 from shared.errors import ProviderError
 from shared.jobs import Upstream
-from shared.params import PROVIDERS
+from shared.params import PROVIDERS, param_names
 from shared.settings import Settings
 from worker.providers.base import Call, Cancels, Piece, Provider, pour
+from worker.providers.credentials import ProviderKeys
 from worker.providers.failures import classify
 from worker.providers.scripted import ScriptedProvider
 
@@ -29,9 +30,11 @@ class _Late:
     is generating must go on renewing its leases meanwhile.
     """
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, keys: ProviderKeys) -> None:
         self.name = name
         self._settings = settings
+        self._keys = keys
+        self._params = param_names(name)
         self._provider: Provider | None = None
         self._loading = asyncio.Lock()
 
@@ -40,7 +43,7 @@ class _Late:
         async with self._loading:
             if self._provider is None:
                 try:
-                    self._provider = await asyncio.to_thread(_make, self.name, self._settings)
+                    self._provider = await asyncio.to_thread(_make, self.name, self._settings, self._keys)
                 except Exception as error:
                     raise ProviderError(
                         "provider_not_configured",
@@ -51,6 +54,7 @@ class _Late:
 
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The pieces of one answer; see Provider.stream."""
+        self._refuse(call)
         provider = self._provider or await self.load()
         async with aclosing(provider.stream(call)) as pieces:
             async for piece in pieces:
@@ -58,13 +62,20 @@ class _Late:
 
     async def pour(self, call: Call, take: Callable[[Piece], bool]) -> None:
         """The same without a task's turn for each piece, where the provider can; see Pours."""
+        self._refuse(call)
         await pour(self._provider or await self.load(), call, take)
 
-    async def cancel(self, upstream: Upstream) -> None:
+    def _refuse(self, call: Call) -> None:
+        """Adapters hand `params` on to their SDKs, where some names are options of the transport: URLs, headers, keys.
+        The edge has refused these; here nothing gets through that came into the store by another way."""
+        if not self._params.issuperset(call.params):
+            raise ProviderError("provider_rejected", "`params` has a name that is not on the provider's list.")
+
+    async def cancel(self, upstream: Upstream, tenant: str) -> None:
         """End a generation, where the provider has such; see Cancels."""
         provider = self._provider or await self.load()
         if isinstance(provider, Cancels):
-            await provider.cancel(upstream)
+            await provider.cancel(upstream, tenant)
 
     async def aclose(self) -> None:
         """Close the provider if it was ever made."""
@@ -73,8 +84,12 @@ class _Late:
 
 
 def build_providers(settings: Settings) -> dict[str, Provider]:
-    """All providers by name, in the order of PROVIDERS. Nothing is imported and nothing connected yet."""
-    return {name: _Late(name, settings) if name in _LATE else ScriptedProvider() for name in PROVIDERS}
+    """All providers by name, in the order of PROVIDERS. Nothing is imported and nothing connected yet.
+
+    TailraceError where the file of tenants' keys cannot be read.
+    """
+    keys = ProviderKeys(settings.provider_keys_file)
+    return {name: _Late(name, settings, keys) if name in _LATE else ScriptedProvider() for name in PROVIDERS}
 
 
 async def warm_up(providers: dict[str, Provider]) -> None:
@@ -91,7 +106,7 @@ async def close_providers(providers: dict[str, Provider]) -> None:
     await asyncio.gather(*(provider.aclose() for provider in providers.values()))
 
 
-def _make(name: str, settings: Settings) -> Provider:
+def _make(name: str, settings: Settings, keys: ProviderKeys) -> Provider:
     module = importlib.import_module(f"worker.providers.{name}")
-    provider: Provider = getattr(module, _LATE[name])(settings)
+    provider: Provider = getattr(module, _LATE[name])(settings, keys)
     return provider
