@@ -2,7 +2,7 @@
 
 A code is either a *problem* (an HTTP answer, RFC 9457) or a *failure* (the `code` of a `failed` event);
 some are both. Codes are part of the contract: they are added, never renamed. The text that a client sees is
-always ours; a provider's own words go to the log of the process, never to the wire.
+always ours; a provider's own words go nowhere, for they may hold the prompt or a key.
 """
 
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ class TailraceError(Exception):
 
 
 class ProviderError(TailraceError):
-    """A provider broke or refused. `detail` is for our log alone: it may hold the provider's own words."""
+    """A provider broke or refused. `detail` is for our log alone: codes and places, in no one's words but ours."""
 
     def __init__(self, code: str, message: str = "", *, retry_after_s: float | None = None, detail: str = "") -> None:
         super().__init__(code, message, retry_after_s=retry_after_s)
