@@ -78,7 +78,8 @@ class Attempt:
     def _tool_call(self, piece: ToolCall, at_ms: int) -> Event:
         arguments = self._whole(piece.index, piece.arguments)
         call = ToolCall(piece.index, clean_text(piece.id), clean_text(piece.name), arguments)
-        return self._content(call, arguments, at_ms)
+        # Names count as well: a stream of nothing but names would have no bound.
+        return self._content(call, f"{call.id}{call.name}{arguments}", at_ms)
 
     def _whole(self, of: str | int, text: str) -> str:
         """Half a surrogate pair waits for its other half, kind by kind; what never comes becomes U+FFFD."""

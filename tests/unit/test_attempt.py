@@ -111,9 +111,9 @@ def test_adding_usage_loses_no_name_and_changes_neither_side(one: dict[str, int]
 
 
 def test_an_answer_beyond_the_limit_is_refused_at_the_piece_that_crosses_it() -> None:
-    attempt = _attempt(most=5)
+    attempt = _attempt(most=7)
     assert attempt.accept(Token("abc"), 1) is not None
-    assert attempt.accept(ToolCall(0, "a", "f", "de"), 2) is not None
+    assert attempt.accept(ToolCall(0, "a", "f", "de"), 2) is not None  # its names count as well
     with pytest.raises(TailraceError) as caught:
         attempt.accept(Reasoning("f"), 3)
     assert caught.value.code == "output_too_large"

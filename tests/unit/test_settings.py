@@ -2,6 +2,7 @@
 
 import os
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,24 @@ def test_what_only_this_machine_reaches_is_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", BEYOND)
 def test_everything_else_is_not(host: str) -> None:
     assert not Settings(host=host).on_loopback
+
+
+def test_a_ring_of_keys_is_read_from_the_setting_and_then_from_its_file(tmp_path: Path) -> None:
+    one, two = (b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+    path = tmp_path / "ring"
+    path.write_text(f"# the old one\nb:{two}\n")
+    settings = Settings(encryption_keys=f"a:{one}", encryption_keys_file=str(path))
+    assert [key.id for key in settings.encryption_ring] == ["a", "b"]
+    assert Settings().encryption_ring == []
+    path.unlink()
+    with pytest.raises(ValueError, match="TAILRACE_ENCRYPTION_KEYS_FILE cannot be read"):
+        settings.encryption_ring  # noqa: B018 - read for its check
+
+
+def test_what_is_wrong_with_the_settings_is_said_without_showing_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILRACE_API_KEYS", "acme:canary")
+    monkeypatch.setenv("TAILRACE_ENCRYPTION_KEYS", "k1:canary")
+    monkeypatch.setenv("TAILRACE_LEASE_S", "1")
+    with pytest.raises(ValueError, match="TAILRACE_LEASE_RENEW_S") as caught:
+        Settings()
+    assert "canary" not in str(caught.value)
