@@ -26,6 +26,7 @@ SWEEP_S = 1.0
 _FILES_PERCENT = 80
 """Of the file descriptors that the process may have, those that its clients may use; the store and logs need some."""
 _FEW = 16
+_UNSURE_BYTES = 1 << 62
 _LEAST_TAKEN_BYTES = 16 * 1024
 """What a client has to take of an answer within a time-out and a half, if it is not to be cut."""
 _OPEN_FILES = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)
@@ -34,11 +35,13 @@ _OPEN_FILES = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if
 class _Head:
     """A request's head that is not whole: when it has to be, by the loop's clock, and how much of it there is."""
 
-    __slots__ = ("bytes", "until_s")
+    __slots__ = ("bytes", "unsure", "until_s")
 
     def __init__(self, until_s: float) -> None:
         self.until_s = until_s
         self.bytes = 0
+        self.unsure = False
+        """Whether it began in the same piece in which another request ended, and may be larger than that."""
 
 
 class Door:
@@ -59,6 +62,8 @@ class Door:
         self._files, self._counted_at = open_files(), 0
         self.arriving_bytes = 0
         """How much has just come of the connection that is being read."""
+        self.request_ended = False
+        """Whether a request ended in it: then nobody knows how much of it is of the next one's head."""
         self._heads: dict[Any, _Head] = {}
         self._stuck: dict[Any, tuple[float, int]] = {}
         """Until when they have to take more, and how much they had to take when that was set, in bytes."""
@@ -95,21 +100,26 @@ class Door:
 
     # -- for how long
 
-    def head_grows(self, connection: Any, count: int, *, answering: bool) -> bool:
-        """`count` bytes have come that end no head; False where it is too long already. Nobody is timed who is being
-        `answering`: a reader does not pay for half a request behind the one that it reads."""
+    def head_grows(self, connection: Any, *, answering: bool) -> bool:
+        """What has just come does not end a head; False where that is too long already. While its node is `answering`
+        nobody is timed: a reader does not pay for half a request behind the one that it reads."""
         head = self._heads.get(connection)
         if head is None:
             head = self._heads[connection] = _Head(math.inf)
         if head.until_s == math.inf and not answering:
             head.until_s = self._now_s() + self._header_timeout_s
-        head.bytes += count
+        if self.request_ended:
+            head.unsure = True
+        else:
+            head.bytes += self.arriving_bytes
         return head.bytes <= self.max_head_bytes
 
     def head_is_whole(self, connection: Any) -> int:
-        """A request has come, whatever becomes of it: in at most so many bytes."""
+        """A request has come, whatever becomes of it: its head has at most so many bytes."""
         head = self._heads.pop(connection, None)
-        return self.arriving_bytes if head is None else self.arriving_bytes + head.bytes
+        if head is None:
+            return self.arriving_bytes
+        return _UNSURE_BYTES if head.unsure else self.arriving_bytes + head.bytes
 
     def is_stuck(self, connection: Any) -> None:
         """The client takes nothing of what it was sent; it is cut unless it does (`moves`)."""

@@ -49,6 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         door = self.server_state.door
         door.arriving_bytes = len(data)
+        door.request_ended = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -60,7 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and self.scope is cycle.scope:
             return  # it was a head, or of a body
         answering = cycle is not None and not cycle.response_complete
-        if not door.head_grows(self, len(data), answering=answering):
+        if not door.head_grows(self, answering=answering):
             self._refuse_broken(_too_large())
 
     def _refuse_broken(self, error: TailraceError | None = None) -> None:
@@ -91,7 +92,8 @@ class HttpProtocol(HttpToolsProtocol):
             raise _FloodError
         door = self.server_state.door
         came = door.head_is_whole(self)
-        if len(self.headers) > MAX_HEADERS or (came > MAX_LINE_BYTES and self._head_is_too_large()):
+        sure = came < MAX_LINE_BYTES and came < door.max_head_bytes
+        if len(self.headers) > MAX_HEADERS or not (sure or self._head_fits()):
             self._refuse(_too_large())
         elif door.is_surplus(self):
             self._refuse(TailraceError("node_full", retry_after_s=_REFUSED_RETRY_S))
@@ -102,9 +104,9 @@ class HttpProtocol(HttpToolsProtocol):
         assert self.cycle is not None
         self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
 
-    def _head_is_too_large(self) -> bool:
+    def _head_fits(self) -> bool:
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
-        return len(self.url) > MAX_LINE_BYTES or size > self.server_state.door.max_head_bytes
+        return len(self.url) <= MAX_LINE_BYTES and size <= self.server_state.door.max_head_bytes
 
     def _refuse(self, error: TailraceError) -> None:
         extensions: dict[str, Any] = self.scope["extensions"]
@@ -114,6 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
         """A request is whole. Its headers are its scope's alone, where they can be forgotten."""
         super().on_message_complete()
         self.headers = []
+        self.server_state.door.request_ended = True
 
     def on_response_complete(self) -> None:
         """A response is whole. One whose connection closes may not wait for ever to be taken."""
