@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -78,7 +79,8 @@ async def test_every_offer_is_due_at_once(stores: Stores, priority: int) -> None
 
 async def test_a_job_of_a_foreign_id_is_offered_with_the_age_of_its_offer(stores: Stores) -> None:
     name = await _offer(stores, job=JobKey("default", "x"))
-    later = await _offer(stores)
+    in_a_second = job_id_prefix(time.time_ns() // 1_000_000 + 1000) + new_job_id()[10:]
+    later = await _offer(stores, job=JobKey("default", in_a_second))
     assert await offers(stores) == [name, later]
 
 

@@ -362,9 +362,9 @@ async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_and_one_that
                 taken += len(await loop.sock_recv(small, 65_536))
             node.later(31)
             assert node.connections == 1
-        assert not connection.transport.is_closing()  # type: ignore[union-attr]
+        assert not connection.transport.is_closing()
         node.later(31)
-        assert connection.transport.is_closing()  # type: ignore[union-attr]  # later on the kernel would give up as well
+        assert connection.transport.is_closing()  # later on the kernel would give up as well
         await until(lambda: node.connections == 0)
         small.close()
 
