@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench bench-quick capacity overload chaos drill clean
+.PHONY: help setup demo up test check format lock bench bench-quick capacity overload chaos drill fuzz clean
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -28,10 +28,11 @@ up: setup  ## embedded Valkey, an API node and a worker on this machine, until C
 test: setup  ## the whole test suite
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-check: setup  ## format, lint and strict types, over source and tests
+check: setup  ## format, lint (bandit's rules too), strict types, known holes in dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.support.audit
 
 format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff format .
@@ -70,6 +71,9 @@ chaos: setup  ## a seeded plan of faults against real processes, every reader's 
 
 drill: setup  ## one promise each, broken on purpose and measured (ARGS="list" shows them; none: all)
 	@$(BIN)/python -m chaos.drills $(ARGS)
+
+fuzz: setup  ## a million random inputs to what reads strangers' bytes and what writes frames (a few minutes)
+	@$(BIN)/python -W error -m tests.fuzz $(ARGS)
 
 clean:  ## remove the environment and the embedded server's data
 	rm -rf $(VENV) .tailrace

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from api.connection import CloseWithoutAnswerError, Closing
 from shared.errors import CODES, TailraceError
@@ -65,6 +66,16 @@ def from_validation(error: RequestValidationError) -> TailraceError:
     return TailraceError("invalid_request", f"{field}: {text}.", field=field)
 
 
+def _methods(request: Request) -> list[str]:
+    """What may be asked of the request's path. The framework names those of one route alone, and a path has several."""
+    routes, scope = request.app.routes, request.scope
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
 def install(app: FastAPI) -> None:
     """Answer every error as a problem."""
 
@@ -86,6 +97,8 @@ def install(app: FastAPI) -> None:
         answer = problem(TailraceError(code), _request_id(request))
         if error.headers:
             answer.headers.update(error.headers)
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
 
     @app.exception_handler(Exception)

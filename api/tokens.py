@@ -52,7 +52,7 @@ def key_id_in(token: str) -> str:
         return ""
     try:
         found = jwt.get_unverified_header(token).get("kid", "")
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, ValueError):
         return ""
     return found if isinstance(found, str) else ""
 

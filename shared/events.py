@@ -253,10 +253,14 @@ def pieces(text: str, lengths: str) -> list[str]:
     return [text[start:end] for start, end in pairwise(starts)]
 
 
+_MOST_DIGITS = 20
+"""Of a time: the interpreter refuses numbers of thousands of digits, and a log must be readable whatever is in it."""
+
+
 def letter_and_time(field: str) -> tuple[str, int | None]:
     """Split an entry's field name into the event's letter and its time."""
     letter, _, at = field.partition("@")
-    return letter, int(at) if at.isdecimal() else None
+    return letter, int(at) if at.isdecimal() and len(at) <= _MOST_DIGITS else None
 
 
 def encode(event: Event) -> tuple[str, str]:

@@ -191,6 +191,8 @@ class JobRecord(msgspec.Struct, frozen=True):
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+JOB_ID_PATTERN = f"^[{_ALPHABET}]{{26}}$"
+"""What `is_job_id` takes, for the API's description of itself."""
 
 
 def _base32(number: int, digits: int) -> str:

@@ -16,7 +16,7 @@ from api.routes.common import JobToCancel, JobToRead, KeyHeader, NodeDep, create
 from api.schemas import JobIn, JobList, JobOut
 from api.views import new_view, whole_view
 from shared.errors import StorageError, TailraceError
-from shared.jobs import JobKey, JobRecord, Status, is_job_id
+from shared.jobs import JOB_ID_PATTERN, JobKey, JobRecord, Status, is_job_id
 from shared.principals import Principal, Right
 from shared.queue import offer_id
 
@@ -104,7 +104,9 @@ async def list_jobs(
     principal: MayRead,
     status: Annotated[Status | None, Query(description="only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(description="`next` of the page before")] = None,
+    after: Annotated[
+        str | None, Query(description="`next` of the page before", json_schema_extra={"pattern": JOB_ID_PATTERN})
+    ] = None,
 ) -> Response:
     """Without their texts. A page may be shorter than `limit`; go on until `next` is null."""
     if principal.job_id is not None:

@@ -82,6 +82,12 @@ async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(wire: Wire,
     assert answer.headers["allow"]
 
 
+@pytest.mark.requirement("GN-4")
+async def test_a_wrong_method_is_told_every_right_one_of_its_path(wire: Wire) -> None:
+    assert (await wire.ask("PUT", "/jobs")).headers["allow"] == "GET, POST"
+    assert (await wire.ask("PUT", f"/jobs/{NOWHERE}")).headers["allow"] == "GET, DELETE"
+
+
 @pytest.mark.requirement("OR-5")
 async def test_reading_makes_no_job(wire: Wire) -> None:
     marker = await wire.submit("hello")

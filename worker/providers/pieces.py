@@ -73,10 +73,11 @@ class Pieces:
         text = self._whole("reasoning", fragment)
         return (Reasoning(text),) if text else ()
 
-    def tool_call(self, key: Hashable, call_id: str | None, name: str | None, arguments: object) -> Sequence[ToolCall]:
-        """A piece of the tool call that the vendor knows as `key`. ProviderError(provider_protocol) for names of no
-        sane length, and for more calls than any answer has: neither counts against the answer's size."""
-        if len(call_id or "") > LONGEST_NAME or len(name or "") > LONGEST_NAME:
+    def tool_call(self, key: Hashable, call_id: object, name: object, arguments: object) -> Sequence[ToolCall]:
+        """A piece of the tool call that the vendor knows as `key`. ProviderError(provider_protocol) for names that are no
+        text or of no sane length, and for more calls than any answer has: neither counts against the answer's size."""
+        call_id, name = _sound(call_id), _sound(name)
+        if len(call_id) > LONGEST_NAME or len(name) > LONGEST_NAME:
             raise ProviderError("provider_protocol", detail="the name of a tool call is too long")
         number = self._number(key, call_id)
         if number >= MOST_CALLS:
@@ -84,7 +85,7 @@ class Pieces:
         text = self._whole(number, arguments)
         if text:
             self._bare.pop(number, None)
-        return (ToolCall(number, call_id or "", name or "", text),) if text or call_id or name else ()
+        return (ToolCall(number, call_id, name, text),) if text or call_id or name else ()
 
     def rest(self) -> Iterator[Token | Reasoning | ToolCall]:
         """What is left when the stream ends.
@@ -123,3 +124,12 @@ class Pieces:
         if call_id:
             self._ids[number] = call_id
         return number
+
+
+def _sound(name: object) -> str:
+    """A name or an id as a log can hold it: half a surrogate pair would break the log's writer, not the call."""
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise ProviderError("provider_protocol", detail=f"a name of type {type(name).__name__}")
+    return name if name.isascii() else clean_text(name)
