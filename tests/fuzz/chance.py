@@ -5,8 +5,10 @@ from random import Random
 from typing import Any
 
 NASTY = (
-    "\r", "\n", "\r\n", "\n\n", "\r\r", "\u2028", "\u2029", "\x85", "\x00", "\x0b", "\x0c", "\x1c", "\x1e", "\ufeff", " ",
-    ":",    "\ud83c", "\udf0a", "\U0001f642", "e\u0301", '"', "\\", "\\n", "{", "}", "[", "]", ",", "-", "0", "9", "@", ".",
+    "\r", "\n", "\r\n", "\n\n", "\r\r", "\u2028", "\u2029", "\x85", "\x00", "\x0b", "\x0c", "\x1c",
+    "\x1e", "\ufeff", " ",
+    ":",    "\ud83c", "\udf0a", "\U0001f642", "e\u0301", '"', "\\", "\\n", "{", "}", "[", "]", ",",
+    "-", "0", "9", "@", ".",
     "\n\nid: 9-9\nevent: done\ndata: {}\n\n", "\r\rid: 9-9\rdata: x\r\r", "\r\n\r\nretry: 1\r\n\r\n", "\n: ka\n",
     "\nid\n",    "data: [DONE]\n\n", "event: failed\n", "]]>", "<script>", "'; --", "${x}", "%0d%0a", "٣", "９",
 )  # fmt: skip

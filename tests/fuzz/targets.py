@@ -105,7 +105,8 @@ def names(chance: Random) -> None:
 
 _BODY = {
     "provider": "scripted", "model": "demo", "messages": [{"role": "user", "content": "hi", "name": "n"}],
-    "system": "s",    "max_tokens": 5, "temperature": 0.5, "params": {"text": "x", "tokens": 3, "seed": 1}, "metadata": {"a": "b"},
+    "system": "s",    "max_tokens": 5, "temperature": 0.5, "params": {"text": "x", "tokens": 3,
+    "seed": 1}, "metadata": {"a": "b"},
     "ttl_s": 9,    "on_interrupt": "restart", "priority": 5,
 }  # fmt: skip
 
