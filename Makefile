@@ -32,7 +32,7 @@ check: setup  ## format, lint (bandit's rules too), strict types, known holes in
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m tests.support.audit
+	@$(BIN)/python -m cli.audit
 
 format: setup  ## let ruff mend what it can
 	@$(BIN)/ruff format .

@@ -97,7 +97,7 @@ def _read_token(node: Node, principal: Principal, record: JobRecord) -> dict[str
     "/jobs",
     response_model=JobList,
     summary="The caller's jobs, newest first",
-    responses=documented("unauthorized", "forbidden", "rate_limited"),
+    responses=documented("invalid_request", "unauthorized", "forbidden", "rate_limited"),
 )
 async def list_jobs(
     node: NodeDep,
