@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The environment is rebuilt when, and only when, something that it is made from changes.
 INPUTS := requirements.lock pyproject.toml clients/python/pyproject.toml
 
-.PHONY: help setup demo up test check format lock bench bench-quick capacity overload chaos drill fuzz clean
+.PHONY: help setup demo up test check format lock bench bench-quick capacity overload schema chaos drill fuzz clean
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -65,6 +65,9 @@ capacity: setup  ## how many jobs and readers one machine carries, and what brea
 
 overload: setup  ## ten times more jobs than there is room for, beside answers that run (2 minutes)
 	@$(BIN)/python -m benchmarks.overload $(ARGS)
+
+schema: setup  ## schemathesis over the whole OpenAPI document, all checks (CASES= of each operation; 15 minutes)
+	@$(BIN)/python -m tests.support.schema_walk --cases $(or $(CASES),100) $(ARGS)
 
 chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
 	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)

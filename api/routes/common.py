@@ -21,7 +21,14 @@ from shared.principals import Principal
 from shared.transcript import fold
 
 NodeDep = Annotated[Node, Depends(node_dependency)]
-KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", description="1–255 visible ASCII characters")]
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="1–255 visible ASCII characters",
+        json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # told, not checked here: `check_key` has the better words
+    ),
+]
 
 _START_WORDS = frozenset({"", "-1", "0", "0-0"})
 NOW = "$"

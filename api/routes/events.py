@@ -55,7 +55,11 @@ async def events(
     job: JobToRead,
     node: NodeDep,
     last_event_id: Annotated[
-        str | None, Query(description="cursor; the Last-Event-ID header wins; `$`: only what comes")
+        str | None,
+        Query(
+            description="cursor; the Last-Event-ID header wins; `$`: only what comes",
+            json_schema_extra={"pattern": r"^(|-1|0|\$|[0-9]{1,19}-[0-9]{1,19})$"},  # told, not checked here
+        ),
     ] = None,
     dialect_name: Annotated[str, Query(alias="dialect", description="native, chat, chat-meta, langchain")] = "native",
     exact: Annotated[bool, Query(description="the entries as they were appended, none joined")] = False,

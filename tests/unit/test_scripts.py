@@ -117,7 +117,7 @@ def test_a_real_server_is_told_which_scripts_may_run_when_memory_is_full(script:
     assert script.sha(True) != script.sha(False)
 
 
-@pytest.mark.parametrize("script", (*OF_JOBS, *OF_LIMITS), ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [*OF_JOBS, *OF_LIMITS], ids=lambda script: script.name)
 def test_a_script_touches_no_key_but_its_jobs_own(script: Script) -> None:
     calls = re.findall(r"redis\.call\('(\w+)',\s*([^,)]+)", script.plain)
     assert {key.strip() for name, key in calls if name not in ("TIME", "PUBLISH")} <= {

@@ -74,8 +74,8 @@ class Pieces:
         return (Reasoning(text),) if text else ()
 
     def tool_call(self, key: Hashable, call_id: object, name: object, arguments: object) -> Sequence[ToolCall]:
-        """A piece of the tool call that the vendor knows as `key`. ProviderError(provider_protocol) for names that are no
-        text or of no sane length, and for more calls than any answer has: neither counts against the answer's size."""
+        """A piece of the tool call that the vendor knows as `key`. ProviderError(provider_protocol) for names that are
+        no text or of no sane length, and for more calls than any answer has: neither counts against its size."""
         call_id, name = _sound(call_id), _sound(name)
         if len(call_id) > LONGEST_NAME or len(name) > LONGEST_NAME:
             raise ProviderError("provider_protocol", detail="the name of a tool call is too long")
