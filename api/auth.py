@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -11,6 +10,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from api.node import Node, node_of
 from api.tokens import looks_like_token
 from shared.errors import TailraceError
+from shared.loopback import is_loopback, name_in
 from shared.principals import Principal, Right
 
 _bearer = HTTPBearer(auto_error=False, description="An API key; not needed where there is none.")
@@ -28,6 +28,8 @@ async def principal_of(request: Request) -> Principal:
     `rate_limited` where too many come.
     """
     node = node_of(request)
+    if node.keyring.is_open:
+        _refuse_other_names(request)
     try:
         principal = await _principal_of(request, node)
     except TailraceError as error:
@@ -52,12 +54,30 @@ async def _principal_of(request: Request, node: Node) -> Principal:
 
 
 def _refuse_other_sites(request: Request, allowed: frozenset[str]) -> None:
-    """TailraceError where a browser was made by another site to send what changes something (CSRF)."""
-    if request.method in ("GET", "HEAD"):
-        return
-    origin = request.headers.get("origin", "")
-    if origin not in allowed and urlsplit(origin).netloc != request.headers.get("host"):
+    """TailraceError where a browser was made by another site to send its cookie (CSRF).
+
+    A page's own GETs carry no Origin; those of another one do, or are no calls by a script but an image, a frame or a
+    link, which browsers mark (Fetch Metadata, W3C).
+    """
+    origin = request.headers.get("origin")
+    if origin is None and request.method in ("GET", "HEAD"):
+        sound = request.headers.get("sec-fetch-site", "none") != "cross-site"
+    else:
+        host = request.headers.get("host", "")
+        sound = origin in allowed or origin in (f"http://{host}", f"https://{host}")
+    if not sound:
         raise TailraceError("forbidden", "A cookie counts only for requests of this site, or of an allowed origin.")
+
+
+def _refuse_other_names(request: Request) -> None:
+    """TailraceError where a node without keys is asked by a name that is not this machine's: a page whose own name was
+    made to mean 127.0.0.1 (DNS rebinding) is of the same origin to its browser, and would read and do everything."""
+    if not is_loopback(name_in(request.headers.get("host", ""))):
+        raise TailraceError(
+            "forbidden",
+            "Without API keys this node answers only to names of its own machine, like localhost and 127.0.0.1. "
+            "Set TAILRACE_API_KEYS to have it asked by another Host.",
+        )
 
 
 def demand(principal: Principal, right: Right) -> Principal:

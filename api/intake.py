@@ -53,7 +53,7 @@ async def take_in(
                 if settings.replicas:  # the first answer may have been that they do not have it
                     await node.store.create(_creation(node, job, request, ttl_s))
                 return existing, True
-    node.load.find_room()
+    node.load.find_room(tenant)
     place = await node.maker.find_room(job, limits)
     made = await node.maker.make(_creation(node, job, request, ttl_s), place)
     # Whoever reserved the key has made the job, whichever of the requests under it was the first to write it.

@@ -63,15 +63,21 @@ class Keyring:
         return self._may_open and not self._chosen and self._version == 0
 
     async def open_up(self) -> None:
-        """Read the keys for the first time. TailraceError where the node would listen beyond loopback and there is
-        none; one whose store is away starts closed, and learns of its keys later."""
+        """Read the keys for the first time.
+
+        TailraceError where the node would listen beyond loopback and there is none, as far as it can see: one without
+        keys of its own does not start before its store. Any other whose store is away starts closed, and learns of
+        the store's keys later.
+        """
+        away = ""
         try:
             await self.refresh()
         except StorageError as error:
             log.warning("keys: %s; nobody is let in by a key of the store yet", error.code)
-        if self._version == 0 and not self._chosen and not self._may_open:
+            away = " The store, which may have some, cannot be reached."
+        if not self._version and not self._chosen and not self._may_open:
             raise TailraceError(
-                "unauthorized", f"Without API keys a node listens on loopback only, not on {self._host}. {_MEND}"
+                "unauthorized", f"Without API keys a node listens on loopback only, not on {self._host}.{away} {_MEND}"
             )
 
     async def principal(self, given: str) -> Principal:

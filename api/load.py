@@ -1,4 +1,4 @@
-"""Whether there is so much to do that no new job may be taken: by the wait that is to be expected, and by what memory
+"""Whether there is so much to do that no new job may be taken: by the wait that its tenant is to expect, and by what memory
 the log store has left. Looked at once a second beside everything else, so that a refusal asks nobody.
 
 Running jobs and readers never pay for it: what is refused is work that has not begun.
@@ -8,8 +8,10 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 from shared import metrics
 from shared.errors import StorageError, TailraceError
@@ -29,32 +31,44 @@ _STALE_S = 5.0
 class Wait:
     """How long a job that comes now waits for a worker: the jobs before it, by the rate at which jobs have begun.
 
-    Only while some wait does that rate tell what workers can do; where nobody waits, it tells what was asked for. Pure:
-    times in seconds of any clock that only rises.
+    Tenants take turns (docs/decisions/0025): before a tenant's k-th job come at most k of each other one, and whoever
+    has nothing waiting does not pay for another's ten thousand. Only while some wait does the rate tell what workers
+    can do; where nobody waits, it tells what was asked for. Pure: times in seconds of any clock that only rises.
     """
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._seen: deque[tuple[float, int]] = deque()
-        self._waiting = 0
+        self._waiting: Mapping[str, int] = {}
+        self._counts: list[int] = []
+        self._sums: list[int] = []
 
-    def saw(self, now_s: float, waiting: int, begun: int) -> None:
-        """`waiting` offers in the queue, `begun` jobs ever begun."""
-        if waiting == 0 or self._waiting == 0 or (self._seen and begun < self._seen[-1][1]):
+    def saw(self, now_s: float, waiting: Mapping[str, int], begun: int) -> None:
+        """`waiting` offers of each tenant that has some, `begun` jobs ever begun."""
+        if not waiting or not self._waiting or (self._seen and begun < self._seen[-1][1]):
             self._seen.clear()
         self._waiting = waiting
+        self._counts = sorted(waiting.values())
+        self._sums = list(accumulate(self._counts, initial=0))
         self._seen.append((now_s, begun))
         while self._seen[-1][0] - self._seen[0][0] > self._window_s and len(self._seen) > 2:
             self._seen.popleft()
 
-    def expected_s(self, more: int = 0) -> float:
-        """The wait of a job that comes behind all that wait, and `more` that came since."""
-        if self._waiting == 0 or len(self._seen) < 2:
+    def expected_s(self, tenant: str, more: int = 0) -> float:
+        """The wait of a job that comes behind all that wait of its tenant, and `more` that came since."""
+        if not self._waiting or len(self._seen) < 2:
             return 0.0
         (since_s, before), (now_s, begun) = self._seen[0], self._seen[-1]
         if begun == before:
             return now_s - since_s  # nothing has begun for so long: at least that
-        return (self._waiting + more) * (now_s - since_s) / (begun - before)
+        return self._before(tenant, more) * (now_s - since_s) / (begun - before)
+
+    def _before(self, tenant: str, more: int) -> int:
+        had = self._waiting.get(tenant, 0)
+        turns = had + more
+        shorter = bisect_right(self._counts, turns)
+        at_most_turns = self._sums[shorter] + turns * (len(self._counts) - shorter)
+        return at_most_turns - min(had, turns) + turns
 
 
 class Load:
@@ -68,22 +82,22 @@ class Load:
         self._store = store
         self._now = now
         self._wait = Wait(max(10.0, settings.max_wait_s))
-        self._taken = 0
+        self._taken: Counter[str] = Counter()
         self._work_s = self._memory_s = self._memory_due_s = float("-inf")
         self._full = False
 
-    def find_room(self) -> None:
+    def find_room(self, tenant: str) -> None:
         """Nothing, or TailraceError `overloaded` or `storage_full` where no new job may be taken now."""
         now_s, most_s = self._now(), self._settings.max_wait_s
         if self._full and now_s - self._memory_s < _STALE_S:
             metrics.REFUSALS.labels("memory").inc()
             raise TailraceError("storage_full", retry_after_s=5)
         if most_s and now_s - self._work_s < _STALE_S:
-            wait_s = self._wait.expected_s(self._taken)
+            wait_s = self._wait.expected_s(tenant, self._taken[tenant])
             if wait_s > most_s:
                 metrics.REFUSALS.labels("wait").inc()
                 raise TailraceError("overloaded", retry_after_s=min(60.0, max(1.0, wait_s - most_s)))
-        self._taken += 1
+        self._taken[tenant] += 1
 
     async def run(self) -> None:
         """Look about once a second until cancelled."""
@@ -100,8 +114,9 @@ class Load:
     async def look(self) -> None:
         """See how much waits, and how full the store is. StorageError where a store is away."""
         if self._settings.max_wait_s:
-            waiting, begun = await self._control.work(self._settings.queue_name)
-            self._work_s, self._taken = self._now(), 0
+            waiting, begun = await self._control.work()
+            self._work_s = self._now()
+            self._taken.clear()
             self._wait.saw(self._work_s, waiting, begun)
         if self._settings.store_full_percent and self._now() >= self._memory_due_s:
             used, most = await self._store.memory()

@@ -1,6 +1,5 @@
 """Every knob, read from `TAILRACE_*` variables; the unit stands in the name, the reason for a default beside it."""
 
-import ipaddress
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.addresses import StoreAddress
+from shared.loopback import is_loopback
 from shared.principals import ApiKey, SigningKey, parse_chosen, parse_signing_keys
 from shared.ring import RingKey, parse_ring
 
@@ -233,12 +233,7 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether nobody beyond this machine can reach a node that listens on `host`."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def log_store(self) -> StoreAddress:

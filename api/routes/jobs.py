@@ -154,8 +154,7 @@ async def cancel(job: JobToCancel, node: NodeDep) -> Response:
     record = await node.store.show(job)
     if await node.store.cancel(job, "user"):
         await node.control.close(job)
-        with contextlib.suppress(StorageError):  # only a hint: whoever gets the offer finds the job ended
-            await node.queue.withdraw(offer_id(job, record.epoch))
+        await _withdraw(node, job, record.epoch)
     return JSONResponse(await whole_view(node, await node.store.show(job)))
 
 
@@ -167,8 +166,17 @@ async def cancel(job: JobToCancel, node: NodeDep) -> Response:
 )
 async def delete(job: JobToCancel, node: NodeDep) -> Response:
     """Cancels it if needed; hidden at once, erased two seconds later. Deleting twice is as good as once."""
-    await node.store.cancel(job, "deleted")
+    _, (standing,) = await node.store.standings([job])
+    if await node.store.cancel(job, "deleted") and standing is not None:
+        await _withdraw(node, job, standing.epoch)
     if not await node.store.delete(job):
         raise TailraceError("internal")
     await node.control.forget(job)
     return Response(status_code=204)
+
+
+async def _withdraw(node: Node, job: JobKey, epoch: int) -> None:
+    """Take back the offer of a job that has ended, or it would cost its tenant a turn. Only a hint: whoever gets the
+    offer finds the job ended."""
+    with contextlib.suppress(StorageError):
+        await node.queue.withdraw(offer_id(job, epoch))

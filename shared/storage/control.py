@@ -22,6 +22,8 @@ OPEN_COUNT: Command = ("ZCARD", keys.OPEN)
 
 MOST_ENDED = 50_000
 """Ended jobs whose logs wait to be rewritten, at most: where no worker does it, older logs stay as they are."""
+MOST_TENANTS = 1_000
+"""Whose waiting jobs are counted for an estimate."""
 _TURN_MS = 60_000
 _STARTS_MS = 3_600_000
 
@@ -136,11 +138,19 @@ class Control:
             ):
                 sound(reply)
 
-    async def work(self, queue_name: str) -> tuple[int, int]:
-        """How many offers wait in the queue, and how many jobs were ever begun, for an estimate of the wait."""
+    async def work(self) -> tuple[dict[str, int], int]:
+        """How many offers wait of each tenant, and how many jobs were ever begun, for an estimate of the wait.
+
+        Of the MOST_TENANTS whose turn is next: with more, the estimate is too short, and refuses too few.
+        """
         with storage_errors():
-            waiting, begun = await exchange(self._redis, [("ZCARD", queue_name), ("GET", keys.STARTS)])
-            return int(sound(waiting)), int(sound(begun) or 0)
+            tenants, begun = await exchange(
+                self._redis, [("ZRANGE", keys.TURNS, 0, MOST_TENANTS - 1), ("GET", keys.STARTS)]
+            )
+            names = [str(name) for name in sound(tenants)]
+            counts = await exchange(self._redis, [("ZCARD", keys.waiting(name)) for name in names])
+        waiting = {name: int(sound(count)) for name, count in zip(names, counts, strict=True)}
+        return {name: count for name, count in waiting.items() if count}, int(sound(begun) or 0)
 
     async def open_count(self) -> int:
         """How many jobs have no terminal event."""

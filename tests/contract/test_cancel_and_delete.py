@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from shared.jobs import JobKey
-from shared.storage.keys import job_keys
+from shared.storage.keys import job_keys, waiting
 from tests.contract.conftest import Strict
 from tests.support.cluster import until
 from tests.support.wire import PACED, SLOW, TERMINAL, Json, Wire, assert_problem
@@ -73,11 +73,15 @@ async def test_a_finished_job_is_returned_as_it_is(wire: Wire, end: str) -> None
     assert (await wire.log(job)).bodies == log.bodies
 
 
+async def _fill_slots(wire: Wire) -> None:
+    for _ in range(4):
+        filler = await wire.submit(params=SLOW)
+        await wire.show_when(filler, lambda job: job["status"] == "running")
+
+
 @pytest.mark.requirement("CN-4")
 async def test_a_job_that_no_worker_has_taken_is_cancelled_just_so(strict: Strict) -> None:
-    for _ in range(4):
-        filler = await strict.acme.submit(params=SLOW)
-        await strict.acme.show_when(filler, lambda job: job["status"] == "running")
+    await _fill_slots(strict.acme)
     job = await strict.acme.submit("hello")
     view = await strict.acme.cancel(job)
     log = await strict.acme.log(job)
@@ -85,6 +89,17 @@ async def test_a_job_that_no_worker_has_taken_is_cancelled_just_so(strict: Stric
     assert log.names == ["queued", "cancelled"]
     assert set(log.last.body["timings"]) == {"latency_ms"}
     assert log.last.body["usage"] == {}
+
+
+@pytest.mark.requirement("CN-4")
+@pytest.mark.parametrize(("method", "path"), [("POST", "/jobs/{}/cancel"), ("DELETE", "/jobs/{}")])
+async def test_a_job_that_ended_in_the_queue_costs_its_tenant_no_turn(strict: Strict, method: str, path: str) -> None:
+    await _fill_slots(strict.acme)
+    job = await strict.acme.submit("hello")
+    with contextlib.closing(strict.cluster.valkey.client()) as client:
+        assert client.zcard(waiting("acme")) == 1
+        assert (await strict.acme.ask(method, path.format(job))).is_success
+        assert client.zcard(waiting("acme")) == 0
 
 
 @pytest.mark.requirement("CN-5")

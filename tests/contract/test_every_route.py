@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.principals import Right
-from tests.contract.conftest import Strict
+from tests.contract.conftest import Strict, needs_our_node
 from tests.support.wire import Wire, assert_problem, scripted
 
 OPEN = {"/healthz", "/readyz"}
@@ -91,3 +91,21 @@ async def test_every_route_wants_one_right_and_a_key_without_it_is_forbidden(str
     assert wanted["GET", "/jobs/{job_id}/events"] == wanted["GET", "/jobs"] == [Right.READ]
     assert wanted["DELETE", "/jobs/{job_id}"] == wanted["POST", "/jobs/{job_id}/cancel"] == [Right.CANCEL]
     assert wanted["GET", "/metrics"] == [Right.ADMIN]
+
+
+@pytest.mark.requirement("AU-6")
+@needs_our_node
+async def test_a_page_whose_name_was_made_to_mean_this_machine_gets_nothing_from_a_node_without_keys(
+    wire: Wire,
+) -> None:
+    job = await wire.submit("hello")
+    document = (await wire.ask("GET", "/openapi.json")).json()
+    for method, path, body in routes(document):
+        for name in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "[", ""):
+            answer = await wire.ask(method, path.format(job_id=job), body, headers={"Host": name})
+            if path in OPEN:
+                assert answer.status_code == 200
+            else:
+                assert_problem(answer, 403, "forbidden")
+    for name in ("localhost", "LOCALHOST:80", "app.localhost.", "127.0.0.1", "127.1.2.3:9", "[::1]:80"):
+        assert (await wire.ask("GET", f"/jobs/{job}", headers={"Host": name})).status_code == 200

@@ -136,13 +136,27 @@ async def test_no_secret_is_in_the_store(api_keys: ApiKeys, stores: Stores) -> N
     assert written.removeprefix(f"tr_{key.id}_") not in stored
 
 
-async def test_a_node_whose_store_is_away_starts_closed(api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away() -> int:
+@pytest.fixture
+def away(api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> ApiKeys:
+    """The keys of a store that cannot be reached."""
+
+    async def version() -> int:
         raise StorageError("storage_unavailable")
 
-    monkeypatch.setattr(api_keys, "version", away)
-    keyring = await _opened(api_keys)
+    monkeypatch.setattr(api_keys, "version", version)
+    return api_keys
+
+
+async def test_a_node_whose_store_is_away_starts_closed(away: ApiKeys) -> None:
+    keyring = await _opened(away)
     assert await _refused(keyring, "")
+
+
+async def test_beyond_loopback_a_node_without_a_key_of_its_own_does_not_start_before_its_store(away: ApiKeys) -> None:
+    with pytest.raises(TailraceError, match="cannot be reached"):
+        await _opened(away, host="0.0.0.0")
+    keyring = await _opened(away, host="0.0.0.0", api_keys=f"acme:{'k' * 32}")
+    assert (await keyring.principal("k" * 32)).tenant == "acme"
 
 
 async def test_the_last_use_is_noted_for_who_lists_keys(api_keys: ApiKeys) -> None:

@@ -226,32 +226,53 @@ async def test_a_request_that_goes_leaves_the_others_their_answer() -> None:
 
 def _seen(*looks: tuple[float, int, int]) -> Wait:
     wait = Wait(10.0)
-    for look in looks:
-        wait.saw(*look)
+    for at_s, waiting, begun in looks:
+        wait.saw(at_s, {"acme": waiting} if waiting else {}, begun)
     return wait
 
 
 def test_the_wait_is_what_waits_by_the_rate_at_which_jobs_begin() -> None:
-    assert _seen((0, 50, 0), (1, 50, 10), (2, 60, 20)).expected_s() == pytest.approx(6.0)
-    assert _seen((0, 50, 0), (1, 50, 10), (2, 60, 20)).expected_s(40) == pytest.approx(10.0)
+    assert _seen((0, 50, 0), (1, 50, 10), (2, 60, 20)).expected_s("acme") == pytest.approx(6.0)
+    assert _seen((0, 50, 0), (1, 50, 10), (2, 60, 20)).expected_s("acme", 40) == pytest.approx(10.0)
 
 
 def test_where_nobody_waits_a_low_rate_says_nothing_of_workers() -> None:
-    assert _seen((0, 0, 0), (60, 0, 1), (61, 1, 1)).expected_s() == 0.0
-    assert _seen((0, 5, 0), (1, 0, 5), (2, 5, 6)).expected_s() == 0.0
+    assert _seen((0, 0, 0), (60, 0, 1), (61, 1, 1)).expected_s("acme") == 0.0
+    assert _seen((0, 5, 0), (1, 0, 5), (2, 5, 6)).expected_s("acme") == 0.0
+
+
+def test_a_tenant_waits_for_as_many_of_each_others_jobs_as_it_has_itself() -> None:
+    wait = Wait(10.0)
+    wait.saw(0, {"acme": 10_000, "umbra": 3, "third": 7}, 0)
+    wait.saw(1, {"acme": 10_000, "umbra": 3, "third": 7}, 10)
+    assert wait.expected_s("new") == 0.0
+    assert wait.expected_s("new", 1) == pytest.approx(0.4)
+    assert wait.expected_s("umbra") == pytest.approx(0.9)
+    assert wait.expected_s("third") == pytest.approx(1.7)
+    assert wait.expected_s("acme") == pytest.approx(1001.0)
+
+
+async def test_who_floods_the_queue_is_refused_alone() -> None:
+    stores, clock = Stores(), Clock()
+    load = _load(stores, clock, max_wait_s=5)
+    for stores.waiting, stores.begun in ((50, 0), (100, 10)):
+        await load.look()
+        clock.now_s += 1
+    assert _refusal(load, "acme") is not None
+    assert _refusal(load, "umbra") is None
 
 
 def test_where_nothing_begins_the_wait_is_at_least_what_was_seen_of_it() -> None:
-    assert _seen((0, 1, 7), (4, 2, 7), (8, 3, 7)).expected_s() == 8.0
+    assert _seen((0, 1, 7), (4, 2, 7), (8, 3, 7)).expected_s("acme") == 8.0
 
 
 def test_a_counter_that_was_lost_begins_anew() -> None:
-    assert _seen((0, 5, 1000), (1, 5, 1010), (2, 5, 0)).expected_s() == 0.0
+    assert _seen((0, 5, 1000), (1, 5, 1010), (2, 5, 0)).expected_s("acme") == 0.0
 
 
 def test_what_was_seen_long_ago_is_forgotten() -> None:
     looks = [(float(at), 100, 0 if at < 20 else (at - 20) * 50) for at in range(40)]
-    assert _seen(*looks).expected_s() == pytest.approx(2.0)
+    assert _seen(*looks).expected_s("acme") == pytest.approx(2.0)
 
 
 class Stores:
@@ -261,10 +282,10 @@ class Stores:
     away = False
     asked = 0
 
-    async def work(self, queue_name: str) -> tuple[int, int]:
+    async def work(self) -> tuple[dict[str, int], int]:
         if self.away:
             raise StorageError("storage_unavailable")
-        return self.waiting, self.begun
+        return {"acme": self.waiting} if self.waiting else {}, self.begun
 
     async def memory(self) -> tuple[int, int]:
         self.asked += 1
@@ -275,9 +296,9 @@ def _load(stores: Stores, clock: Clock, **settings: Any) -> Load:
     return Load(Settings(**settings), stores, stores, clock)  # type: ignore[arg-type]
 
 
-def _refusal(load: Load) -> TailraceError | None:
+def _refusal(load: Load, tenant: str = "acme") -> TailraceError | None:
     try:
-        load.find_room()
+        load.find_room(tenant)
     except TailraceError as error:
         return error
     return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,8 @@ class Writer:
 @contextlib.contextmanager
 def connection(url: str = "redis://127.0.0.1:1", timeout_s: float = 60.0) -> Iterator[tuple[Connection, Writer]]:
     """A connection as our pools make them, its socket replaced."""
-    pool = BlockingConnectionPool.from_url(url, socket_timeout=timeout_s)
+    tls = {"tls": ssl.create_default_context()} if url.startswith("rediss") else {}
+    pool = BlockingConnectionPool.from_url(url, socket_timeout=timeout_s, **tls)
     let_cancellations_through(pool)
     made: Any = pool.make_connection()  # type: ignore[no-untyped-call]
     made._reader = made._writer = writer = Writer()
