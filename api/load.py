@@ -1,5 +1,5 @@
-"""Whether there is so much to do that no new job may be taken: by the wait that its tenant is to expect, and by what memory
-the log store has left. Looked at once a second beside everything else, so that a refusal asks nobody.
+"""Whether there is so much to do that no new job may be taken: by the wait that its tenant is to expect, and by what
+memory the log store has left. Looked at once a second beside everything else, so that a refusal asks nobody.
 
 Running jobs and readers never pay for it: what is refused is work that has not begun.
 """
