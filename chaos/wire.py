@@ -20,7 +20,7 @@ class EventSocket:
 
     def __init__(self, port: int, path: str, headers: dict[str, str], *, small: bool = False) -> None:
         self._port = port
-        lines = [f"GET {path} HTTP/1.1", "Host: chaos", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [f"GET {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
         self._request = ("\r\n".join(lines) + "\r\n\r\n").encode()
         self._small = small
         self._writer: asyncio.StreamWriter | None = None

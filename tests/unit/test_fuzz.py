@@ -3,14 +3,14 @@
 import pytest
 
 from api import sse
-from tests.fuzz.__main__ import run
 from tests.fuzz.frames import frames
+from tests.fuzz.running import run
 from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_input_breaks_a_reader_of_strangers_bytes_or_a_writer_of_frames(target: str) -> None:
-    assert run(600, seed=5, only=target) == 600
+    assert run(range(600), seed=5, only=target) == 600
 
 
 @pytest.mark.parametrize("ending", [b"\r", b"\n", b"\r\n", b"\n\n", b"\n\nid: 9-9\nevent: done\ndata: {}\n\n"])
