@@ -66,8 +66,8 @@ capacity: setup  ## how many jobs and readers one machine carries, and what brea
 overload: setup  ## ten times more jobs than there is room for, beside answers that run (2 minutes)
 	@$(BIN)/python -m benchmarks.overload $(ARGS)
 
-schema: setup  ## schemathesis over the whole OpenAPI document, all checks (CASES= of each operation; 15 minutes)
-	@$(BIN)/python -m tests.support.schema_walk --cases $(or $(CASES),100) $(ARGS)
+schema: setup  ## schemathesis over the whole OpenAPI document, all checks (CASES= of each operation; 5 minutes)
+	@$(BIN)/python -m tests.support.schema_walk --cases $(or $(CASES),450) $(ARGS)
 
 chaos: setup  ## a seeded plan of faults against real processes, every reader's every byte judged (ROUNDS=200 SEED=)
 	@$(BIN)/python -m chaos --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.auth import COOKIE
 from shared.principals import Right
 from tests.contract.conftest import Strict, needs_our_node
 from tests.support.wire import Wire, assert_problem, scripted
@@ -16,6 +17,13 @@ OPEN = {"/healthz", "/readyz"}
 """What needs no key, beside the document itself."""
 BODIES: dict[tuple[str, str], Any] = {("post", "/jobs"): scripted("hello"), ("post", "/jobs/{job_id}/tokens"): {}}
 CHAT = {"message": "hi"}
+QUERIES = [
+    *(f"?dialect={name}" for name in ("native", "chat", "chat-meta", "langchain")),
+    "?exact=true",
+    "?last_event_id=$",
+]
+QUERIES += ["?last_event_id=0-0", "?last_event_id=1-5&exact=true"]
+"""Each way to read a job's events."""
 
 
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -48,15 +56,45 @@ async def test_no_route_shows_or_touches_a_job_of_another_tenant(strict: Strict)
     before = await strict.acme.ended(job)
     walked = 0
     for method, path, body in routes(await _document(strict)):
-        answer = await strict.umbra.ask(method, path.format(job_id=job), body)
-        if "{job_id}" in path:
-            walked += 1
-            assert_problem(answer, 404, "not_found")
-        elif method == "GET":
-            assert job not in answer.text
-        assert "words of acme" not in answer.text
-    assert walked >= 5
+        for query in _queries(path):
+            answer = await strict.umbra.ask(method, path.format(job_id=job) + query, body)
+            if "{job_id}" in path:
+                walked += 1
+                assert_problem(answer, 404, "not_found")
+            elif method == "GET":
+                assert job not in answer.text
+            assert "words of acme" not in answer.text
+    assert walked >= 5 + len(QUERIES)
     assert await strict.acme.show(job) == before
+
+
+def _queries(path: str) -> list[str]:
+    return ["", *QUERIES] if path.endswith("/events") else [""]
+
+
+@pytest.mark.requirement("AU-2")
+@pytest.mark.parametrize("whose", ["another tenant's job", "another job"])
+@pytest.mark.parametrize("by", ["header", "query", "cookie"])
+async def test_a_token_opens_no_route_of_a_job_that_it_was_not_made_for(strict: Strict, whose: str, by: str) -> None:
+    job = await strict.acme.submit("words of acme")
+    before = await strict.acme.ended(job)
+    owner = strict.umbra if whose == "another tenant's job" else strict.acme
+    mine = await owner.submit("mine")
+    await owner.ended(mine)
+    token = (await owner.ask("POST", f"/jobs/{mine}/tokens", {"rights": ["read", "cancel"]})).json()["token"]
+    sent = {"header": {"Authorization": f"Bearer {token}"}, "cookie": {"Cookie": f"{COOKIE}={token}"}, "query": {}}[by]
+    headers = {"Origin": strict.acme.url, **sent}
+    for method, path, body in routes(await _document(strict)):
+        for query in _queries(path):
+            also = ("&" if query else "?") + f"token={token}" if by == "query" else ""
+            address = path.format(job_id=job) + query + also
+            answer = await strict.nobody.ask(method, address, body, headers=headers)
+            assert answer.status_code == 200 if path in OPEN else answer.status_code in (403, 404), (method, address)
+            assert "words of acme" not in answer.text
+            assert path in OPEN or job not in answer.text.replace(path.format(job_id=job), "")
+    assert await strict.acme.show(job) == before
+    shown = await strict.nobody.ask("GET", f"/jobs/{mine}{'?token=' + token if by == 'query' else ''}", headers=headers)
+    assert shown.json()["text"] == "mine", "or all of this proves nothing"
 
 
 async def _key(strict: Strict, tenant: str, rights: str) -> str:

@@ -1,0 +1,144 @@
+"""`tailrace keys`, as an operator uses it beside a running service: no restart, and refusals say how to mend it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.cluster import GUARD_S, clean_environment, until
+from tests.support.up import running_up
+
+JOB = {"provider": "scripted", "model": "demo", "prompt": "go", "params": {"tokens": 3}}
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where a running one is, and its data."""
+
+    url: str
+    data_dir: Path
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that begins without keys, on this machine alone."""
+    folder = tmp_path_factory.mktemp("keys")
+    with running_up("--data-dir", str(folder)) as up:
+        yield Service(up.url, folder)
+
+
+def _keys(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli.main", "keys", *arguments],
+        env={**clean_environment(), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
+    )
+
+
+def _made(up: Service, *arguments: str) -> dict[str, Any]:
+    done = _keys("create", *arguments, "--json", "--data-dir", str(up.data_dir))
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
+
+
+def _status(up: Service, key: str | None, method: str = "GET", path: str = "/jobs", body: Any = None) -> int:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx2.request(method, up.url + path, headers=headers, json=body, timeout=GUARD_S).status_code
+
+
+def test_keys_open_and_close_a_running_service(up: Service) -> None:
+    assert _status(up, None) == 200
+    old, new = _made(up, "acme", "--label", "backend"), _made(up, "acme")
+    until(lambda: _status(up, None) == 401)
+    assert [_status(up, key["key"]) for key in (old, new)] == [200, 200]
+    job = httpx2.post(f"{up.url}/jobs", headers={"Authorization": f"Bearer {old['key']}"}, json=JOB).json()
+    assert _status(up, new["key"], path=f"/jobs/{job['id']}") == 200, "keys of one tenant see the same jobs"
+
+    assert _keys("revoke", old["key"], "--data-dir", str(up.data_dir)).returncode == 0
+    until(lambda: _status(up, old["key"]) == 401)
+    assert _status(up, job["read_token"], path=f"/jobs/{job['id']}") == 401, "its tokens end with it"
+    assert _status(up, new["key"]) == 200
+    assert _keys("revoke", new["id"], "--data-dir", str(up.data_dir)).returncode == 0
+    until(lambda: _status(up, new["key"]) == 401)
+    assert _status(up, None) == 401, "revoking the last key opens nothing"
+
+
+def test_a_key_does_what_it_was_made_for_until_its_end(up: Service) -> None:
+    reader = _made(up, "acme", "--rights", "read")["key"]
+    until(lambda: _status(up, reader) == 200)
+    assert _status(up, reader, "POST", "/jobs", JOB) == 403
+    assert _status(up, reader, path="/metrics") == 403
+    short = _made(up, "acme", "--expires", "1s")["key"]
+    until(lambda: _status(up, short) == 401)
+
+
+def test_the_list_shows_whose_and_for_what_and_no_key(up: Service) -> None:
+    made = _made(up, "umbra", "--rights", "submit,read", "--expires", "90d", "--label", "back\x1b[2Jend")
+    shown = _keys("list", "--data-dir", str(up.data_dir))
+    assert shown.returncode == 0
+    (row,) = [line for line in shown.stdout.splitlines() if made["id"] in line]
+    assert "umbra" in row
+    assert "read,submit" in row or "submit,read" in row
+    assert "live" in row
+    assert "\x1b" not in row, "a label writes nothing to a terminal but itself"
+    secret = made["key"].removeprefix(f"tr_{made['id']}_")
+    assert secret not in shown.stdout
+    (fact,) = json.loads(_keys("list", "umbra", "--json", "--data-dir", str(up.data_dir)).stdout)
+    assert (fact["tenant"], fact["state"], fact["last_used"]) == ("umbra", "live", None)
+    assert secret not in json.dumps(fact)
+    assert not any(secret.encode() in path.read_bytes() for path in up.data_dir.rglob("*") if path.is_file())
+
+
+def test_a_rotation_leaves_the_tokens_that_are_out_as_they_are(up: Service) -> None:
+    key = _made(up, "acme")["key"]
+    until(lambda: _status(up, key) == 200)
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def minted() -> str:
+        return str(httpx2.post(f"{up.url}/jobs", headers=headers, json=JOB).json()["read_token"])
+
+    before = httpx2.post(f"{up.url}/jobs", headers=headers, json=JOB).json()
+    assert _keys("rotate", "--data-dir", str(up.data_dir)).returncode == 0
+    head = before["read_token"].partition(".")[0]
+    until(lambda: minted().partition(".")[0] != head)
+    assert _status(up, before["read_token"], path=f"/jobs/{before['id']}") == 200
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        (["create", "a b"], 2, "letters, digits"),
+        (["create", "acme", "--rights", "write"], 2, "submit, read, cancel, admin"),
+        (["create", "acme", "--expires", "soon"], 2, "90d"),
+        (["revoke", "nothing"], 4, "keys list"),
+    ],
+)
+def test_what_cannot_be_done_says_what_to_do(up: Service, command: list[str], status: int, says: str) -> None:
+    done = _keys(*command, "--data-dir", str(up.data_dir))
+    assert done.returncode == status
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_is_away_is_named_as_such() -> None:
+    done = _keys("list", "--redis-url", "redis://127.0.0.1:1/0")
+    assert done.returncode == 3
+    assert "--redis-url" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["create", "list", "revoke", "rotate"])
+def test_every_command_has_help(command: str) -> None:
+    done = _keys(command, "--help")
+    assert done.returncode == 0
+    assert "--redis-url" in done.stdout
