@@ -1,5 +1,6 @@
 """What storage tests do again and again: make a job, take it, let its lease lapse, read what its log says."""
 
+import asyncio
 from typing import Any
 
 from shared.events import Done, Entry, Event
@@ -9,6 +10,7 @@ from shared.storage.jobs import Claimed
 from shared.storage.keys import WAKE, job_keys, waiting
 from shared.transcript import fold
 from tests.storage.conftest import Stores
+from tests.support.loops import GUARD_S
 
 LEASE_MS = 6_000
 DONE = Done("stop", {"output_tokens": 1}, 1, 1, {"latency_ms": 5}, at_ms=5)
@@ -81,3 +83,10 @@ async def lose_tail(stores: Stores, job: JobKey, keep: int) -> None:
     for entry_id, fields in rows:
         await stores.redis.xadd(name, fields, id=entry_id)
     await stores.redis.pexpire(name, 60_000)
+
+
+async def until_ms(stores: Stores, ms: int) -> None:
+    """Wait for the store's clock."""
+    async with asyncio.timeout(GUARD_S):
+        while (await stores.jobs.standings([]))[0] < ms:
+            pass

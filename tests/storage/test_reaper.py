@@ -17,19 +17,12 @@ from shared.storage.jobs import Claimed
 from shared.storage.sending import OwnLine
 from tests.storage import acts
 from tests.storage.conftest import Stores
-from tests.support.loops import GUARD_S, end, running, until
+from tests.support.loops import end, running, until
 
 
 async def _now_ms(stores: Stores) -> int:
     now_ms, _ = await stores.jobs.standings([])
     return now_ms
-
-
-async def until_ms(stores: Stores, ms: int) -> None:
-    """Wait for the store's clock."""
-    async with asyncio.timeout(GUARD_S):
-        while await _now_ms(stores) < ms:
-            pass
 
 
 async def _indexed(
@@ -329,7 +322,7 @@ async def test_a_job_that_nobody_reads_is_cancelled_if_it_asked_for_that(stores:
     await redis.hset(meta, mapping={"created_ms": created_ms - 60_000, "unread_ms": 50_000})
     await stores.jobs.attend(read)
     await stores.jobs.attend(unconcerned)
-    await until_ms(stores, created_ms + 5)
+    await acts.until_ms(stores, created_ms + 5)
     await reaper.sweep(trusted=False)
     assert len(await _open(stores)) == 3, "no node could have said that somebody reads"
     reaper._due_s.clear()
