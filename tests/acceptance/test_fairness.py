@@ -20,7 +20,7 @@ from tests.acceptance.conftest import ClusterFactory
 from tests.support.cluster import Cluster
 from tests.support.loops import running, until
 
-THOUSANDS = 2_000
+THOUSANDS = 10_000
 SILENT: dict[str, Any] = {"first_token_ms": 600_000}
 """A job that holds its slot until it is cancelled."""
 
