@@ -49,6 +49,8 @@ lock: setup  ## resolve the dependencies anew: requirements.lock, and from it th
 		$(COMPILE) --all-extras "$$new/pyproject.toml"; cp "$$new/lock" requirements.lock; \
 	pin 'What the image runs beside our own two wheels, pinned and hash-checked.' \
 		$(COMPILE) --extra langchain -c requirements.lock "$$new/pyproject.toml"; cp "$$new/lock" deploy/requirements-server.lock; \
+	echo 'atheris>=3,<3.1' > "$$new/fuzz.in"; pin 'What leads `make fuzz` by coverage, pinned and hash-checked.' \
+		$(COMPILE) "$$new/fuzz.in"; cp "$$new/lock" tests/fuzz/requirements.lock; \
 	echo hatchling > "$$new/build.in"; pin 'What builds our own two wheels for the image, pinned and hash-checked.' \
 		$(COMPILE) -c requirements.lock "$$new/build.in"; cp "$$new/lock" deploy/requirements-build.lock
 
@@ -75,7 +77,10 @@ chaos: setup  ## a seeded plan of faults against real processes, every reader's 
 drill: setup  ## one promise each, broken on purpose and measured (ARGS="list" shows them; none: all)
 	@$(BIN)/python -m chaos.drills $(ARGS)
 
-fuzz: setup  ## a million random inputs to what reads strangers' bytes and what writes frames (a few minutes)
+# atheris is large, and is not made for every system: without it chance alone chooses the inputs.
+fuzz: setup  ## two million inputs to what reads strangers' bytes and what writes frames, by chance and led by coverage (10 minutes)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--only-binary :all: --require-hashes -r tests/fuzz/requirements.lock || echo 'atheris cannot be installed here.'
 	@$(BIN)/python -W error -m tests.fuzz $(ARGS)
 
 clean:  ## remove the environment and the embedded server's data
