@@ -18,7 +18,7 @@ SMALL = {
     "TAILRACE_BODY_TIMEOUT_S": "0.2",
     "TAILRACE_HEARTBEAT_S": "0.2",
 }
-CLOSE = "Host: x\r\nConnection: close\r\n"
+CLOSE = "Host: localhost\r\nConnection: close\r\n"
 POST = f"POST /jobs HTTP/1.1\r\n{CLOSE}Content-Type: application/json\r\n"
 
 
@@ -75,7 +75,7 @@ async def test_a_body_that_does_not_come_is_answered_and_makes_nothing(few: Wire
 
 @needs_our_node
 @pytest.mark.requirement("CX-4")
-@pytest.mark.parametrize("sent", [b"", b"GET /jobs HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_who_asks_nothing_in_time_is_closed_without_an_answer(few: Wire, sent: bytes) -> None:
     with contextlib.suppress(ConnectionError):  # so it was
         assert await few.raw(sent) == b""
@@ -91,7 +91,7 @@ async def test_a_full_node_refuses_who_comes_and_its_readers_read_on(few: Wire) 
         others = []
         for _ in range(MOST):  # readers as well; with the two connections that the caller has, that is too many
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
-            writer.write(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             others.append((reader, writer))
         async with asyncio.timeout(GUARD_S):
             heads = await asyncio.gather(*(_first(reader) for reader, _ in others))

@@ -41,7 +41,7 @@ async def test_what_is_not_there_is_not_there_on_both_ways(wire: Wire, path: str
 
 
 def _request(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def _without_names(answer: bytes) -> tuple[list[bytes], bytes]:

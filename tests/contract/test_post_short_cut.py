@@ -94,7 +94,8 @@ def _request(body: bytes, headers: str = "", *, kind: str) -> bytes:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     else:
         headers += f"Content-Length: {len(body)}\r\n"
-    head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/{kind}\r\n{headers}\r\n"
+    head = "POST /jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Type: application/{kind}\r\n{headers}\r\n"
     return head.encode() + body
 
 
