@@ -7,6 +7,7 @@ noticed within seconds instead of never. uvicorn has no such settings, so the so
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -127,4 +128,7 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
 async def _serve(server: _Server, app: FastAPI, sock: socket.socket) -> None:
     # The lifespan is run here and not by uvicorn, which would pass it through the guard.
     async with app.router.lifespan_context(app):
+        # What is loaded by now stays: a full collection of it stops every reader for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         await server.serve(sockets=[sock])
