@@ -21,7 +21,7 @@ of_keys=$(hash_of keys)
 
 session="+ping +select +client|setinfo +client|setname +multi +exec +time +wait"
 # Turns, seats, places, tokens a day, and how full the store is.
-limits="+zrangebyscore +zremrangebyscore +zpopmin +incrby +info"
+limits="+zcount +zrangebyscore +zremrangebyscore +zpopmin +incrby +info"
 scripts="+eval +evalsha +script|load"
 # One job's record, log, lease, operations, tombstone (shared/storage/scripts), and its notices.
 job="+hget +hgetall +hmget +hexists +hset +hsetnx +hdel +hincrby +get +set +del +exists +pttl +pexpire +pexpireat"

@@ -20,8 +20,7 @@ end
 local free = {}
 local function count_free(tenant, limit)
   if not free[tenant] then
-    redis.call('ZREMRANGEBYSCORE', RUNNING_PREFIX .. tenant, '-inf', int(now))
-    free[tenant] = limit - redis.call('ZCARD', RUNNING_PREFIX .. tenant)
+    free[tenant] = limit - redis.call('ZCOUNT', RUNNING_PREFIX .. tenant, '(' .. int(now), '+inf')
   end
   return free[tenant]
 end
@@ -29,14 +28,24 @@ end
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 local turn = tonumber(last[2] or 0)
 local rank, held, offers, seated = 0, 0, {}, {}
+-- Tenants are read by pages, each larger than the last, for a thousand may wait for a seat before one that has it: what
+-- was passed over keeps its place, at the front, and whoever had a turn or left is not there any more.
+local page, at, size = {}, 0, wanted
 while #offers < wanted do
-  local tenant = redis.call('ZRANGE', KEYS[1], rank, rank)[1]
+  at = at + 1
+  if at > #page then
+    page, at, size = redis.call('ZRANGE', KEYS[1], rank, rank + size - 1), 1, math.min(200, 2 * size)
+  end
+  local tenant = page[at]
   if not tenant then break end
   local limit = seats[tenant] or default
-  if redis.call('EXISTS', WAITING_PREFIX .. tenant) == 0 then
+  local full = limit > 0 and count_free(tenant, limit) < 1
+  if full and held == 1 then
+    rank = rank + 1
+  elseif redis.call('EXISTS', WAITING_PREFIX .. tenant) == 0 then
     -- Nothing waits, and all others have had their turn since: coming again, it may as well be new.
     redis.call('ZREM', KEYS[1], tenant)
-  elseif limit > 0 and count_free(tenant, limit) < 1 then
+  elseif full then
     held = 1
     rank = rank + 1
   else
@@ -44,6 +53,7 @@ while #offers < wanted do
     offers[#offers + 1] = offer
     redis.call('ZADD', KEYS[2], int(now + tonumber(ARGV[2])), offer)
     if limit > 0 then
+      redis.call('ZREMRANGEBYSCORE', RUNNING_PREFIX .. tenant, '-inf', int(now))
       redis.call('ZADD', RUNNING_PREFIX .. tenant, int(now + tonumber(ARGV[3])), offer)
       redis.call('PEXPIRE', RUNNING_PREFIX .. tenant, ARGV[3])
       free[tenant] = free[tenant] - 1
