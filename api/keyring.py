@@ -152,5 +152,8 @@ class Keyring:
                 if time.monotonic() - noted_s >= _NOTE_EVERY_S:
                     noted_s, used, self._used_ms = time.monotonic(), self._used_ms, {}
                     await self._store.note_used(used)
-            except StorageError as error:
+            except TailraceError as error:
                 log.warning("keys: %s", error.code)
+            except Exception:
+                # Whatever stands in the store: those who have a key that is known must not pay for it.
+                log.exception("keys")

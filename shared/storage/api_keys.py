@@ -1,7 +1,8 @@
 """API keys and signing keys in the control store: made and taken away by `tailrace keys`, read by every API node."""
 
+import logging
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -9,6 +10,10 @@ from shared.principals import ApiKey, SigningKey, new_signing_key
 from shared.storage import keys
 from shared.storage.connect import Redis, sound, storage_errors
 from shared.storage.sending import exchange, together
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(ApiKey)
@@ -46,9 +51,9 @@ class ApiKeys:
         return int(await self._ask("GET", keys.API_KEYS_VERSION) or 0)
 
     async def all(self) -> list[ApiKey]:
-        """Every key, revoked and expired ones too, oldest first."""
+        """Every key that can be read, revoked and expired ones too, oldest first."""
         rows = await self._ask("HVALS", keys.API_KEYS)
-        return sorted(map(_decoder.decode, rows), key=lambda key: (key.created_ms, key.id))
+        return sorted(_readable(rows, _decoder), key=lambda key: (key.created_ms, key.id))
 
     async def signing_keys(self) -> list[SigningKey]:
         """What tokens are signed with, the newest first; the first one is made where there is none."""
@@ -58,8 +63,7 @@ class ApiKeys:
             made = new_signing_key(time.time_ns() // 1_000_000)
             await self._ask("HSETNX", keys.SIGNING_KEYS, "first", _text(made))
             rows = await self._ask("HVALS", keys.SIGNING_KEYS)
-        found = [_signing_decoder.decode(row) for row in rows]
-        return sorted(found, key=lambda key: (key.created_ms, key.id), reverse=True)
+        return sorted(_readable(rows, _signing_decoder), key=lambda key: (key.created_ms, key.id), reverse=True)
 
     async def rotate(self, now_ms: int, keep_ms: int) -> SigningKey:
         """Sign with a new key from now on. Those before it verify on, and go with the first rotation that comes more
@@ -95,6 +99,18 @@ class ApiKeys:
 
 def _text(key: ApiKey | SigningKey) -> str:
     return _encoder.encode(key).decode()
+
+
+def _readable(rows: list[str], decoder: "msgspec.json.Decoder[_T]") -> list[_T]:
+    """What the rows hold. One that is damaged, or that only a newer process understands, opens nothing here, and must
+    not take the others with it."""
+    found = []
+    for row in rows:
+        try:
+            found.append(decoder.decode(row))
+        except msgspec.DecodeError:
+            log.error("keys: one of the store cannot be read, and opens nothing")  # noqa: TRY400 - a trace may show it
+    return found
 
 
 def _pairs(answer: Any) -> dict[str, str]:

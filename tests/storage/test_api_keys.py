@@ -1,5 +1,6 @@
 """API keys in the store, and the nodes' keyring: a key opens and closes every door without a restart."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.api_keys import ApiKeys
 from tests.storage.conftest import Stores
+from tests.support.loops import running
 
 NOW_MS = 1_763_800_000_000
 
@@ -163,3 +165,31 @@ async def test_the_last_use_is_noted_for_who_lists_keys(api_keys: ApiKeys) -> No
     await api_keys.note_used({"one": NOW_MS})
     await api_keys.note_used({})
     assert await api_keys.last_used() == {"one": NOW_MS}
+
+
+@pytest.mark.parametrize("row", ["{", "{}", '{"id":"x","tenant":"t","digest":"d","rights":["fly"],"created_ms":1}'])
+async def test_a_key_that_cannot_be_read_opens_nothing_and_takes_no_other_with_it(
+    api_keys: ApiKeys, stores: Stores, row: str
+) -> None:
+    written, key = new_key("acme", ALL_RIGHTS, NOW_MS)
+    await api_keys.add(key)
+    await stores.redis.hset(keys.API_KEYS, "broken", row)  # type: ignore[misc]
+    await stores.redis.hset(keys.SIGNING_KEYS, "broken", row)  # type: ignore[misc]
+    keyring = await _opened(api_keys)
+    assert (await keyring.principal(written)).id == key.id
+    assert await _refused(keyring, "")
+
+
+@pytest.mark.parametrize("name", [keys.API_KEYS, keys.API_KEYS_VERSION])
+async def test_whatever_stands_in_the_store_a_node_goes_on_with_the_keys_that_it_knows(
+    api_keys: ApiKeys, stores: Stores, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, key = new_key("acme", ALL_RIGHTS, NOW_MS)
+    await api_keys.add(key)
+    keyring = await _opened(api_keys)
+    await stores.redis.set(keys.API_KEYS_VERSION, 7)
+    await stores.redis.set(name, "no such thing")
+    monkeypatch.setattr(keyring_module, "LOOK_EVERY_S", 0.001)
+    async with running(keyring.run()):
+        await asyncio.sleep(0.05)
+        assert (await keyring.principal(written)).id == key.id
