@@ -128,6 +128,8 @@ class Keyring:
         """Read the keys where they changed. StorageError where the store is away."""
         async with self._looking:
             version = await self._store.version()
+            if version:
+                self._may_open = False  # for good: a store that has lost its keys since must open no door
             if version != self._version:
                 self._made = {key.id: key for key in await self._store.all()}
                 if not self._fixed:

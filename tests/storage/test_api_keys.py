@@ -100,6 +100,16 @@ async def test_a_revoked_key_opens_nothing_and_revoking_the_last_one_opens_no_do
     assert await _refused(await _opened(api_keys), "")
 
 
+async def test_a_store_that_has_lost_its_keys_opens_no_door(api_keys: ApiKeys, stores: Stores) -> None:
+    written, key = new_key("acme", ALL_RIGHTS, NOW_MS)
+    await api_keys.add(key)
+    keyring = await _opened(api_keys)
+    await stores.redis.flushdb()
+    await keyring.refresh()
+    assert await _refused(keyring, written)
+    assert await _refused(keyring, "")
+
+
 async def test_two_keys_of_a_tenant_live_side_by_side(api_keys: ApiKeys) -> None:
     made = [new_key("acme", ALL_RIGHTS, NOW_MS + n) for n in range(2)]
     for _, key in made:
