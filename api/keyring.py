@@ -132,9 +132,10 @@ class Keyring:
                 self._may_open = False  # for good: a store that has lost its keys since must open no door
             if version != self._version:
                 self._made = {key.id: key for key in await self._store.all()}
-                if not self._fixed:
-                    self._signing = await self._store.signing_keys()
-                self._version = version
+            if not self._fixed:
+                # Each time: another node may have had to make the first one again, in a store that lost it.
+                self._signing = await self._store.signing_keys()
+            self._version = version
             self._looked_s = time.monotonic()
 
     async def _look_soon(self) -> None:

@@ -73,7 +73,7 @@ class ApiKeys:
         newest_ms = max(created.values(), default=0)
         # All but the newest were replaced by then at the latest.
         old = [name for name, ms in created.items() if ms < newest_ms < now_ms - keep_ms]
-        made = new_signing_key(now_ms)
+        made = new_signing_key(max(now_ms, newest_ms + 1))  # the youngest, whatever another operator's clock has said
         commands: list[Command] = [("HDEL", keys.SIGNING_KEYS, *old)] if old else []
         await self._change(*commands, ("HSET", keys.SIGNING_KEYS, made.id, _text(made)))
         return made

@@ -1,6 +1,7 @@
 """API keys in the store, and the nodes' keyring: a key opens and closes every door without a restart."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from api import keyring as keyring_module
 from api.keyring import Keyring
 from shared.errors import StorageError, TailraceError
+from shared.jobs import JobKey, new_job_id
 from shared.principals import ALL_RIGHTS, OPEN, Right, new_key
 from shared.settings import Settings
 from shared.storage import keys
@@ -108,6 +110,24 @@ async def test_a_store_that_has_lost_its_keys_opens_no_door(api_keys: ApiKeys, s
     await keyring.refresh()
     assert await _refused(keyring, written)
     assert await _refused(keyring, "")
+
+
+async def test_nodes_agree_again_on_what_they_sign_with_after_the_store_has_lost_it(
+    api_keys: ApiKeys, stores: Stores
+) -> None:
+    old, job = await _opened(api_keys, api_keys="acme:chosen"), JobKey("acme", new_job_id())
+    await stores.redis.flushdb()
+    new = await _opened(api_keys, api_keys="acme:chosen")
+    await old.refresh()
+    for one, other in ((old, new), (new, old)):
+        token = one.mint(job, await one.principal("chosen"), ALL_RIGHTS, int(time.time()) + 60)
+        assert (await other.principal(token)).job_id == job.id
+
+
+async def test_a_rotation_counts_whatever_the_operators_clock_says(api_keys: ApiKeys) -> None:
+    await api_keys.rotate(NOW_MS, 1000)
+    made = await api_keys.rotate(NOW_MS - 3_600_000, 1000)
+    assert (await api_keys.signing_keys())[0] == made
 
 
 async def test_two_keys_of_a_tenant_live_side_by_side(api_keys: ApiKeys) -> None:
