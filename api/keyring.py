@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
 _LOOK_AGAIN_S = 0.25
-"""A key that is not known may have been made just now: it is looked for at once, but not more often than this."""
+"""A key that is not known may have been made just now: it is looked for, but not more often than this."""
 _NOTE_EVERY_S = 60.0
 
 
@@ -54,7 +54,9 @@ class Keyring:
         self._version: int | None = None
         """Of what was read from the store; None before that: then the node is closed, for there may be keys."""
         self._looked_s = float("-inf")
+        """When the last look began that has ended, however it ended."""
         self._looking = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._used_ms: dict[str, int] = {}
 
     @property
@@ -127,22 +129,34 @@ class Keyring:
     async def refresh(self) -> None:
         """Read the keys where they changed. StorageError where the store is away."""
         async with self._looking:
-            version = await self._store.version()
-            if version:
-                self._may_open = False  # for good: a store that has lost its keys since must open no door
-            if version != self._version:
-                self._made = {key.id: key for key in await self._store.all()}
-            if not self._fixed:
-                # Each time: another node may have had to make the first one again, in a store that lost it.
-                self._signing = await self._store.signing_keys()
-            self._version = version
-            self._looked_s = time.monotonic()
+            began_s = time.monotonic()
+            try:
+                await self._read()
+            finally:
+                self._looked_s = began_s
+
+    async def _read(self) -> None:
+        version = await self._store.version()
+        if version:
+            self._may_open = False  # for good: a store that has lost its keys since must open no door
+        if version != self._version:
+            self._made = {key.id: key for key in await self._store.all()}
+        if not self._fixed:
+            # Each time: another node may have had to make the first one again, in a store that lost it.
+            self._signing = await self._store.signing_keys()
+        self._version = version
 
     async def _look_soon(self) -> None:
-        if time.monotonic() - self._looked_s >= _LOOK_AGAIN_S and not self._looking.locked():
+        """Return after a look that began since. All who come meanwhile share it: a 401 would be the end for a reader
+        whose token is good, and was only signed with a key that is a moment younger than what was read here."""
+        came_s = time.monotonic()
+        async with self._asking:
+            if self._looked_s >= came_s:
+                return
+            await asyncio.sleep(self._looked_s + _LOOK_AGAIN_S - time.monotonic())
             try:
                 await self.refresh()
-            except StorageError as error:
+            except TailraceError as error:
                 log.warning("keys: %s", error.code)
 
     async def run(self) -> None:

@@ -87,6 +87,44 @@ async def test_a_key_that_was_made_just_now_opens_at_once(api_keys: ApiKeys) -> 
     assert (principal.tenant, principal.rights) == ("acme", frozenset({Right.READ}))
 
 
+async def test_all_who_come_with_a_key_that_was_made_just_now_wait_for_one_look(
+    api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring_module, "_LOOK_AGAIN_S", 0.05)
+    keyring = await _opened(api_keys, api_keys="umbrella:chosen")
+    written, key = new_key("acme", ALL_RIGHTS, NOW_MS)
+    await api_keys.add(key)
+    looks, version = 0, api_keys.version
+
+    async def counted() -> int:
+        nonlocal looks
+        looks += 1
+        return await version()
+
+    monkeypatch.setattr(api_keys, "version", counted)
+    found = await asyncio.gather(*(keyring.principal(written) for _ in range(20)))
+    assert [principal.id for principal in found] == [key.id] * 20
+    assert looks == 1
+
+
+async def test_a_store_that_is_away_is_not_asked_for_each_unknown_key(
+    away: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring_module, "_LOOK_AGAIN_S", 0.05)
+    keyring, looks = await _opened(away, api_keys="umbrella:chosen"), 0
+
+    async def counted() -> int:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.01)
+        raise StorageError("storage_unavailable")
+
+    monkeypatch.setattr(away, "version", counted)
+    written, _ = new_key("acme", ALL_RIGHTS, NOW_MS)
+    assert all(await asyncio.gather(*(_refused(keyring, written) for _ in range(20))))
+    assert looks == 1
+
+
 async def test_a_revoked_key_opens_nothing_and_revoking_the_last_one_opens_no_door(api_keys: ApiKeys) -> None:
     written, key = new_key("acme", ALL_RIGHTS, NOW_MS)
     await api_keys.add(key)
