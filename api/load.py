@@ -51,7 +51,8 @@ class Wait:
         self._counts = sorted(waiting.values())
         self._sums = list(accumulate(self._counts, initial=0))
         self._seen.append((now_s, begun))
-        while self._seen[-1][0] - self._seen[0][0] > self._window_s and len(self._seen) > 2:
+        # A whole window stays in sight: where nothing begins, what is seen of it has to reach whatever may be waited for.
+        while len(self._seen) > 2 and self._seen[-1][0] - self._seen[1][0] > self._window_s:
             self._seen.popleft()
 
     def expected_s(self, tenant: str, more: int = 0) -> float:

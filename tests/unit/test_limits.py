@@ -319,6 +319,22 @@ async def test_a_queue_that_is_too_long_is_refused_and_how_long_to_wait_is_said(
     assert _refusal(load) is None
 
 
+@pytest.mark.parametrize("most_s", [5, 30])
+async def test_without_any_worker_new_jobs_are_refused_after_the_longest_wait(most_s: int) -> None:
+    stores, clock = Stores(), Clock()
+    stores.waiting, load = 50, _load(stores, clock, max_wait_s=most_s)
+    for _ in range(10 * most_s):
+        await load.look()
+        clock.now_s += 0.9
+        if _refusal(load, "umbra") is not None:
+            break
+    assert clock.now_s - 100.0 == pytest.approx(most_s, abs=2.0)
+    for _ in range(10 * most_s):
+        await load.look()
+        assert _refusal(load, "umbra") is not None
+        clock.now_s += 0.9
+
+
 async def test_jobs_that_came_since_the_last_look_are_counted_as_waiting() -> None:
     stores, clock = Stores(), Clock()
     load = _load(stores, clock, max_wait_s=5)
