@@ -13,6 +13,7 @@ from shared.errors import TailraceError
 from shared.storage.limits import LimitStore
 
 LEASE_S = 0.25
+"""At most; and not longer than half a burst takes to come in, or all of it would be taken off for what may pass late."""
 _BATCHES_IN_A_BURST = 8
 """A node that has a batch and goes leaves seven eighths of the burst to the others."""
 PATIENCE_S = 0.2
@@ -59,8 +60,9 @@ class Permits:
         self._name = name
         self._per_s = per_s
         self._most_at_once = max(1, burst // _BATCHES_IN_A_BURST)
+        self._lease_s = min(LEASE_S, burst / per_s / 2)
         # What is leased may pass a moment later than the store has counted it.
-        self._burst = max(1.0, burst - per_s * LEASE_S) if self._most_at_once > 1 else float(burst)
+        self._burst = max(1.0, burst - per_s * self._lease_s) if self._most_at_once > 1 else float(burst)
         self._now = now
         self._patience_s = patience_s
         self._asking = asyncio.Lock()
@@ -114,7 +116,7 @@ class Permits:
             self._alone_until_s = self._now() + _ALONE_S
             return
         # From before the question on: the store has counted them since then at the latest.
-        self._mine, self._mine_until_s = granted.permits, now_s + LEASE_S
+        self._mine, self._mine_until_s = granted.permits, now_s + self._lease_s
         self._left_to_others = granted.left
         if granted.permits == 0:
             self._shut_until_s = self._now() + max(granted.wait_s, 0.001)

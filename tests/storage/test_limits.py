@@ -90,6 +90,27 @@ async def test_nodes_that_serve_a_key_together_let_no_more_pass_than_its_limit_a
     assert passed >= burst / 2
 
 
+@pytest.mark.parametrize(("per_s", "burst"), [(100.0, 80), (800.0, 200), (1000.0, 200), (50.0, 3)])
+async def test_a_key_that_has_not_asked_for_long_may_ask_half_its_burst_at_once(
+    nodes: list[LimitStore], per_s: float, burst: int
+) -> None:
+    permits = Permits(nodes[0], "k", per_s, burst, lambda: 100.0, 10.0)
+    verdicts = [await permits.take() for _ in range(burst // 2)]
+    assert all(verdict.passed for verdict in verdicts)
+
+
+async def test_a_bucket_that_a_clock_ahead_has_emptied_is_full_again_in_its_own_time(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    # What a server leaves behind whose clock was an hour ahead of that of its successor.
+    await stores.redis.set(keys.permits("k"), await _store_us(stores) + 3_600_000_000, px=60_000)
+    refused = await nodes[0].permits("k", 50.0, 20, 1)
+    assert refused.permits == 0
+    assert refused.wait_s <= 0.02
+    await asyncio.sleep(0.1)
+    assert (await nodes[0].permits("k", 50.0, 20, 1)).permits == 1
+
+
 async def test_nodes_that_race_for_places_take_as_many_as_there_are(nodes: list[LimitStore], stores: Stores) -> None:
     limits = Limits(open_jobs=7)
     codes = await asyncio.gather(*(_refusal(node, limits) for node in nodes for _ in range(20)))

@@ -5,10 +5,12 @@
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local each, most = 1000000 / tonumber(ARGV[1]), tonumber(ARGV[2])
-local full = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
+local known = tonumber(redis.call('GET', KEYS[1]) or '0')
+-- Never later than an empty bucket's: a server before a failover may have had a clock that was ahead of this one's.
+local full = math.min(math.max(now, known), now + most * each)
 local left = math.max(0, math.floor(most - (full - now) / each + 0.000001))
 local granted = math.min(tonumber(ARGV[3]), left)
-if granted > 0 then
+if granted > 0 or known > full then
   full = full + granted * each
   redis.call('SET', KEYS[1], int(math.ceil(full)), 'PX', int(math.ceil((full - now) / 1000) + 1000))
 end
