@@ -1,5 +1,6 @@
 """POST /jobs/{id}/tokens: the right to read or cancel one job, for a browser."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -61,7 +62,7 @@ async def mint(
         answer.set_cookie(
             COOKIE,
             token,
-            expires=expires_s,
+            expires=datetime.fromtimestamp(expires_s, UTC),
             path=f"/jobs/{job.id}",
             httponly=True,
             # A page of another site asks with credentials, where its origin is allowed; browsers demand Secure for it.

@@ -1,5 +1,8 @@
 """Capability tokens: what a browser may do with one, and for how long."""
 
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
 import pytest
 
 from tests.contract.conftest import Strict
@@ -48,6 +51,8 @@ async def test_a_cookie_counts_for_its_job_alone_and_not_for_what_another_site_s
     cookie = answer.headers["set-cookie"]
     assert f"Path=/jobs/{job};" in cookie
     assert "HttpOnly" in cookie
+    ends = parsedate_to_datetime(cookie.partition("expires=")[2].partition(";")[0])
+    assert ends == datetime.fromisoformat(answer.json()["expires_at"])
     # This node has other origins named, whose pages could not send it otherwise.
     assert "SameSite=none; Secure" in cookie
     sent = {"Cookie": cookie.partition(";")[0]}
