@@ -50,6 +50,8 @@ class Runner:
         self._control = control
         self._spending = spending
         self._spent: dict[JobKey, int] = {}
+        self._telling = asyncio.Lock()
+        """Held until it is known whether what was told was heard: no job leaves the index before."""
         self.begun = 0
         """Jobs that were begun here."""
         self.draining = False
@@ -165,13 +167,14 @@ class Runner:
             self._to_close.add(generation.job)
 
     async def _tell(self, *_: JobKey) -> None:
-        spent, self._spent = self._spent, {}
-        if spent and self._spending is not None:
-            try:
-                await self._spending.tell(spent)
-            except StorageError:
-                self._spent = {**spent, **self._spent}  # a job's last number is its highest
-                raise
+        async with self._telling:
+            spent, self._spent = self._spent, {}
+            if spent and self._spending is not None:
+                try:
+                    await self._spending.tell(spent)
+                except StorageError:
+                    self._spent = {**spent, **self._spent}  # a job's last number is its highest
+                    raise
 
     async def _close(self, *jobs: JobKey) -> None:
         # What they used first: if that fails, the reaper finds them on the index of open jobs, and tells.
