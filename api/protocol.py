@@ -23,6 +23,8 @@ MAX_AHEAD = 16
 """Requests that wait behind the one that is answered. Browsers send none ahead; a hostile client sends ten thousand in
 one segment, at 3 KB of ours each."""
 _REFUSED_RETRY_S = 2.0
+_UPGRADE_WITH_BODY = "Another protocol is not offered, nor is a body behind that wish: leave out `Connection: Upgrade`."
+"""httptools takes such a body for the other protocol's: the request would lack it, and it be read as the next one."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -52,10 +54,14 @@ class HttpProtocol(HttpToolsProtocol):
         door.request_ended = False
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # to what is no business of ours: the request is answered as if it had not asked
-        except httptools.HttpParserError:
-            self._refuse_broken()
+        except httptools.HttpParserUpgrade as upgrade:
+            # To what is no business of ours: the request is answered as if it had not asked, and so is what follows it.
+            if rest := data[upgrade.args[0] :]:
+                self.data_received(rest)  # as deep as requests may be sent ahead
+                return
+        except httptools.HttpParserError as error:
+            met = error.__context__
+            self._refuse_broken(met if isinstance(met, TailraceError) else None)
             return
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and self.scope is cycle.scope:
@@ -90,6 +96,8 @@ class HttpProtocol(HttpToolsProtocol):
         """A request's head is whole."""
         if len(self.pipeline) >= MAX_AHEAD:
             raise _FloodError
+        if self.parser.should_upgrade() and self._has_body():
+            raise TailraceError("invalid_request", _UPGRADE_WITH_BODY)
         door = self.server_state.door
         came = door.head_is_whole(self)
         sure = came < MAX_LINE_BYTES and came < door.max_head_bytes
@@ -103,6 +111,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._answering = before
         assert self.cycle is not None
         self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
+            for name, value in self.headers
+        )
 
     def _head_fits(self) -> bool:
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])

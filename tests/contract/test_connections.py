@@ -43,6 +43,7 @@ async def few(small: Cluster) -> AsyncIterator[Wire]:
     f"{POST}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     f"{POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}} ",
     f"GET /jobs HTTP/1.1\r\n{CLOSE}A: b\r\n c: d\r\n\r\n",
+    f"{POST.replace('close', 'Upgrade, close')}Upgrade: h2c\r\nContent-Length: 2\r\n\r\n{{}}",
     "no request at all\r\n\r\n",
 ])  # fmt: skip
 async def test_what_can_be_read_in_two_ways_is_refused(wire: Wire, request_: str) -> None:

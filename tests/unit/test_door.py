@@ -151,6 +151,29 @@ async def test_an_upgrade_that_nobody_offers_is_answered_as_any_request() -> Non
         writer.close()
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 36", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_body_behind_an_upgrade_is_refused_and_never_read_as_a_request(length: bytes, in_pieces: bool) -> None:
+    async with node_with() as node:
+        upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Type: application/json\r\n" + length
+        head = b"POST /jobs HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n\r\n"
+        body = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n" + b" "
+        answer = await node.exchange(*([head, body] if in_pieces else [head + body]))
+        problem = problem_in(answer)
+        assert (problem["code"], "Upgrade" in problem["detail"]) == ("invalid_request", True)
+        assert node.app.asked == []
+
+
+async def test_what_follows_an_upgrade_is_answered_as_well() -> None:
+    async with node_with() as node:
+        upgrade = GET.replace(b"x\r\n\r\n", b"x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n")
+        last = GET.replace(b"x\r\n\r\n", b"x\r\nConnection: close\r\n\r\n")
+        answers = await node.exchange(upgrade * 2 + GET + last)
+        assert answers.count(b"HTTP/1.1 200") == len(node.app.asked) == 4
+        await node.exchange(upgrade * (MAX_AHEAD + 20))
+        assert len(node.app.asked) <= 5
+
+
 async def test_a_flood_of_requests_ahead_is_cut_and_a_few_are_answered() -> None:
     async with node_with() as node:
         last = GET.replace(b"x\r\n\r\n", b"x\r\nConnection: close\r\n\r\n")
