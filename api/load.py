@@ -51,7 +51,7 @@ class Wait:
         self._counts = sorted(waiting.values())
         self._sums = list(accumulate(self._counts, initial=0))
         self._seen.append((now_s, begun))
-        # A whole window stays in sight: where nothing begins, what is seen of it has to reach whatever may be waited for.
+        # A whole window stays in sight: where nothing begins, what is seen of it has to reach the longest wait.
         while len(self._seen) > 2 and self._seen[-1][0] - self._seen[1][0] > self._window_s:
             self._seen.popleft()
 

@@ -13,7 +13,7 @@ from shared.errors import TailraceError
 from shared.storage.limits import LimitStore
 
 LEASE_S = 0.25
-"""At most; and not longer than half a burst takes to come in, or all of it would be taken off for what may pass late."""
+"""At most; and not longer than half a burst takes to come in, or all of it would be taken off for what passes late."""
 _BATCHES_IN_A_BURST = 8
 """A node that has a batch and goes leaves seven eighths of the burst to the others."""
 PATIENCE_S = 0.2
