@@ -72,9 +72,9 @@ async def test_a_cookie_counts_for_its_job_alone_and_not_for_what_another_site_s
 
 @pytest.mark.requirement("TK-4")
 async def test_a_token_that_ends_ends_the_stream_and_the_next_one_goes_on_from_its_cursor(strict: Strict) -> None:
-    params = {"tokens": 60, "tokens_per_s": 20, "seed": 3}
+    params = {"tokens": 80, "tokens_per_s": 20, "seed": 3}
     job = await strict.acme.submit(params=params)
-    short = await _minted(strict, job, ttl_s=1)
+    short = await _minted(strict, job, ttl_s=2)
     async with Wire(strict.acme.url, short["token"]) as wire:
         streamed = await wire.events(job)
         assert streamed.names[-1] == "token_expired"
@@ -93,7 +93,7 @@ async def test_a_token_that_ends_ends_the_stream_and_the_next_one_goes_on_from_i
 @pytest.mark.requirement("TK-4")
 async def test_a_dialect_that_cannot_say_so_sees_a_broken_connection(strict: Strict) -> None:
     job = await strict.acme.submit(params=SLOW)
-    short = await _minted(strict, job, ttl_s=1)
+    short = await _minted(strict, job, ttl_s=2)
     async with Wire(strict.acme.url, short["token"]) as wire, wire.tail(job, dialect="chat") as tail:
         with pytest.raises(Exception, match=r"closed|disconnect|incomplete|peer"):
             await tail.end()
