@@ -4,6 +4,7 @@ end. A seat lapses with its worker.
 
 import asyncio
 import logging
+from collections import Counter
 
 from shared.errors import StorageError
 from shared.storage.turns import Turns
@@ -19,19 +20,23 @@ class SeatKeeper:
         self._turns = turns
         self._every_s = every_s
         self._seat_ms = seat_ms
-        self._mine: set[str] = set()
+        self._mine: Counter[str] = Counter()
+        """An offer may be here twice: one whose withdrawal was lost comes again while its job runs."""
         self._talking = asyncio.Lock()
         """A seat that is kept and left at once would be kept last."""
         self._to_leave = Afterwards[str](group, self._leave)
 
     def sit(self, offer: str) -> None:
         """An offer that was taken came with a seat."""
-        self._mine.add(offer)
+        self._mine[offer] += 1
 
     def leave(self, offer: str) -> None:
         """Its job runs here no more; nothing where it had no seat."""
-        if offer in self._mine:
-            self._mine.discard(offer)
+        if offer not in self._mine:
+            return
+        self._mine[offer] -= 1
+        if not self._mine[offer]:
+            del self._mine[offer]
             self._to_leave.add(offer)
 
     async def run(self) -> None:

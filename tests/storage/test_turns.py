@@ -13,6 +13,8 @@ from shared.storage.turns import NO_LIMIT, Seats, Taking
 from tests.storage import acts
 from tests.storage.conftest import Stores
 from tests.support.loops import GUARD_S, until
+from worker.afterwards import AFTER_S
+from worker.seats import SeatKeeper
 
 SEAT_MS = 60_000
 QUEUE = "tailrace:queue"
@@ -338,3 +340,24 @@ async def test_who_waited_for_a_seat_has_no_credit_from_it(worker: Worker, store
     assert first.count("a0") == 1
     await stores.queue.turns.leave_seats([worker.full("a0")])
     assert [name[0] for name in await worker.take(5)].count("a") <= 3
+
+
+async def test_an_offer_that_comes_again_while_its_job_runs_takes_no_seat_away_from_it(
+    worker: Worker, stores: Stores
+) -> None:
+    await worker.offer("a1")
+    limit, seats = Seats(2), keys.running("a")
+
+    async with asyncio.TaskGroup() as group:
+        keeper = SeatKeeper(stores.queue.turns, group, every_s=60.0, seat_ms=SEAT_MS)
+        assert await worker.take(seats=limit) == ["a1"]
+        keeper.sit(worker.full("a1"))
+        # It was claimed; that its offer was to be withdrawn was lost with the store.
+        await worker.lapse("a1")
+        assert await worker.take(seats=limit) == ["a1"]
+        keeper.sit(worker.full("a1"))
+        keeper.leave(worker.full("a1"))
+        await asyncio.sleep(3 * AFTER_S)
+        assert await stores.redis.zcard(seats) == 1
+        keeper.leave(worker.full("a1"))
+    assert await stores.redis.zcard(seats) == 0
