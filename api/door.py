@@ -29,6 +29,10 @@ _FEW = 16
 _UNSURE_BYTES = 1 << 62
 _LEAST_TAKEN_BYTES = 16 * 1024
 """What a client has to take of an answer within a time-out and a half, if it is not to be cut."""
+_LARGE_BYTES = 256 * 1024
+"""More than a stream ever has waiting: such an answer is a job's whole text."""
+MOST_WAITING_BYTES = 256 * 1024 * 1024
+"""Of large answers that wait to be taken, in all: thirty of the largest that there are."""
 _OPEN_FILES = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)
 
 
@@ -67,6 +71,8 @@ class Door:
         self._heads: dict[Any, _Head] = {}
         self._stuck: dict[Any, tuple[float, int]] = {}
         """Until when they have to take more, and how much they had to take when that was set, in bytes."""
+        self._large: dict[Any, None] = {}
+        """Those of them with a large answer, in the order in which they came."""
         self._surplus: set[Any] = set()
 
     # -- how many
@@ -95,7 +101,7 @@ class Door:
     def left(self, connection: Any) -> None:
         """It is lost."""
         self._heads.pop(connection, None)
-        self._stuck.pop(connection, None)
+        self.moves(connection)
         self._surplus.discard(connection)
 
     # -- for how long
@@ -125,6 +131,24 @@ class Door:
         """The client takes nothing of what it was sent; it is cut unless it does (`moves`)."""
         if connection not in self._stuck:
             self._wait_for(connection)
+            if self._stuck[connection][1] > _LARGE_BYTES:
+                self._large[connection] = None
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Cut who has been taking a large answer for longest while there are too many: each pins up to 8 MB."""
+        sizes = {connection: connection.transport.get_write_buffer_size() for connection in self._large}
+        waiting = sum(sizes.values())
+        for connection, size in sizes.items():
+            if waiting <= MOST_WAITING_BYTES:
+                return
+            self._cut(connection, "memory")
+            waiting -= size
+
+    def _cut(self, connection: Any, why: str) -> None:
+        self.left(connection)
+        metrics.CONNECTIONS_CUT.labels(why).inc()
+        connection.transport.abort()
 
     def _wait_for(self, connection: Any) -> None:
         size = connection.transport.get_write_buffer_size()
@@ -133,6 +157,7 @@ class Door:
     def moves(self, connection: Any) -> None:
         """The client has taken most of what it was sent."""
         self._stuck.pop(connection, None)
+        self._large.pop(connection, None)
 
     # -- the timer
 
@@ -158,9 +183,7 @@ class Door:
                 stuck.append(connection)
         for why, cut in (("head", slow), ("stuck", stuck)):
             for connection in cut:
-                self.left(connection)
-                metrics.CONNECTIONS_CUT.labels(why).inc()
-                connection.transport.abort()
+                self._cut(connection, why)
         metrics.CONNECTIONS.set(among)
         self._files, self._counted_at = open_files(), among
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from api import door
 from api.protocol import MAX_AHEAD, MAX_HEADERS, MAX_LINE_BYTES
-from tests.support.doors import GET, node_with, problem_in, rest
+from tests.support.doors import GET, LARGE, node_with, problem_in, rest
 from tests.support.loops import GUARD_S, until
 from tests.support.serving import address_of
 
@@ -275,3 +276,27 @@ async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_and_one_that
         assert connection.transport.is_closing()  # later on the kernel would give up as well
         await until(lambda: node.connections == 0)
         small.close()
+
+
+async def test_large_answers_that_are_taken_slowly_have_a_bound_together_and_streams_do_not_pay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "MOST_WAITING_BYTES", 3 * LARGE)
+    async with node_with() as node:
+        await node.come(GET.replace(b"/ ", b"/jobs/j/events "))
+        slow = []
+        for asked in range(2, 8):
+            client = socket.create_connection(address_of(node.server))
+            client.sendall(GET.replace(b"/ ", b"/large "))
+            slow.append(client)
+            await until(lambda asked=asked: len(node.app.asked) == asked)  # type: ignore[misc]
+            await asyncio.sleep(0.05)
+        await until(lambda: node.connections == 4)  # the stream, and three of the six
+        assert sum(c.transport.get_write_buffer_size() for c in node.server.server_state.connections) <= 3 * LARGE
+        slow[-1].settimeout(GUARD_S)
+        taken = 0
+        while taken < LARGE:  # who came last is served
+            taken += len(await asyncio.to_thread(slow[-1].recv, 65_536))
+        assert node.app.streams == 1
+        for client in slow:
+            client.close()
