@@ -44,9 +44,9 @@ async def take_in(
         # Of what was asked: what a limit adds may change.
         wanted = Reservation(job.id, node.store.fingerprint(asked))
         found = await node.control.reserve(tenant, idempotency_key, wanted, keep_ms)
-        if found.fingerprint != node.store.fingerprint(asked, found.fingerprint):
-            raise TailraceError("idempotency_conflict")
         job, others = JobKey(tenant, found.job_id), found.job_id != wanted.job_id
+        if not node.store.is_of(job, found.fingerprint, asked):
+            raise TailraceError("idempotency_conflict")
         if others:
             existing = await _existing(node, job)
             if existing is not None:

@@ -59,10 +59,11 @@ class Vault:
             raise RecordError from None
 
     def fingerprint(self, value: bytes, like: str = "") -> str:
-        """A hash of `value` that nobody can make, or try guesses with, without the ring; `like`: an earlier one, whose
-        key is taken where the ring still has it."""
-        kid = like.partition(".")[0]
-        kid = kid if kid in self._ring else self._first
+        """A hash of `value` that nobody can make, or try guesses with, without the ring; `like`: an earlier one, to be
+        compared with. SealedError where the ring lacks that one's key."""
+        kid = like.partition(".")[0] or self._first
+        if kid not in self._ring:
+            raise SealedError(kid)
         return f"{kid}.{hmac.digest(self._keyed(kid), value, 'sha256').hex()}"
 
     def _derived(self, kid: str, job: str) -> AESGCM:

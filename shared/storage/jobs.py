@@ -97,9 +97,18 @@ class JobStore:
         """The command of `create`, for a transaction. `flags`: whether the server knows script flags."""
         return creation.command(flags, self._values)
 
-    def fingerprint(self, request: JobRequest, like: str = "") -> str:
-        """The hash of a body with its defaults, however it was written; `like`: an earlier one to be compared with."""
-        return self._values.fingerprint(_encode(request, order="sorted"), like)
+    def fingerprint(self, request: JobRequest) -> str:
+        """The hash of a body with its defaults, however it was written."""
+        return self._values.fingerprint(_encode(request, order="sorted"))
+
+    def is_of(self, job: JobKey, fingerprint: str, request: JobRequest) -> bool:
+        """Whether the `fingerprint` under which `job` was asked for is that of `request`. SealedError where it was made
+        with a key that this process has not: nobody can tell here, and another node can."""
+        try:
+            return fingerprint == self._values.fingerprint(_encode(request, order="sorted"), fingerprint)
+        except SealedError as error:
+            tell(job, error)
+            raise
 
     async def show(self, job: JobKey) -> JobRecord:
         """The job's record. TailraceError `not_found`, or `gone` for one that has expired or was deleted."""

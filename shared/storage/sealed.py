@@ -61,7 +61,7 @@ class Values(Protocol):
         """A job's request as it was."""
 
     def fingerprint(self, body: bytes, like: str = "") -> str:
-        """A hash of a request's body, comparable with the earlier one `like`."""
+        """A hash of a request's body, comparable with the earlier one `like`. SealedError where its key lacks."""
 
 
 class PlainValues:
@@ -94,6 +94,8 @@ class PlainValues:
 
     def fingerprint(self, body: bytes, like: str = "") -> str:
         """See Values."""
+        if "." in like:
+            raise SealedError(like.partition(".")[0])
         return hashlib.sha256(body).hexdigest()
 
 

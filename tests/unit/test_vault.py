@@ -76,6 +76,8 @@ def test_a_fingerprint_can_be_compared_after_a_rotation_and_not_be_guessed_witho
     assert rotated.fingerprint(b"other body", before) != before
     assert rotated.fingerprint(b"body") != before
     assert Vault([OTHER]).fingerprint(b"body") != Vault([NEW]).fingerprint(b"body")
+    with pytest.raises(SealedError):
+        Vault([NEW]).fingerprint(b"body", before)
 
 
 def test_a_ring_is_read_from_a_setting_or_a_file() -> None:
