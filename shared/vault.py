@@ -6,6 +6,7 @@ job's key is derived from the ring's by HKDF with `tenant/job`: no value can be 
 the name of the record's field) is bound to it as well: within a job, too, nothing can change places.
 """
 
+import hashlib
 import hmac
 import os
 from base64 import b64decode, b64encode
@@ -60,7 +61,9 @@ class Vault:
 
     def fingerprint(self, value: bytes, like: str = "") -> str:
         """A hash of `value` that nobody can make, or try guesses with, without the ring; `like`: an earlier one, to be
-        compared with. SealedError where the ring lacks that one's key."""
+        compared with. SealedError where the ring lacks that one's key. One from before there was a ring has none."""
+        if like and "." not in like:
+            return hashlib.sha256(value).hexdigest()
         kid = like.partition(".")[0] or self._first
         if kid not in self._ring:
             raise SealedError(kid)

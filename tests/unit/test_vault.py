@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from shared.errors import RecordError, SealedError
 from shared.ring import RingKey, parse_ring
+from shared.storage.sealed import PLAIN
 from shared.vault import Vault
 
 OLD, NEW, OTHER = RingKey("old", b"o" * 32), RingKey("new", b"n" * 32), RingKey("new", b"x" * 32)
@@ -78,6 +79,12 @@ def test_a_fingerprint_can_be_compared_after_a_rotation_and_not_be_guessed_witho
     assert Vault([OTHER]).fingerprint(b"body") != Vault([NEW]).fingerprint(b"body")
     with pytest.raises(SealedError):
         Vault([NEW]).fingerprint(b"body", before)
+
+
+def test_a_fingerprint_from_before_there_was_a_ring_can_be_compared() -> None:
+    before = PLAIN.fingerprint(b"body")
+    assert Vault([NEW]).fingerprint(b"body", before) == before
+    assert Vault([NEW]).fingerprint(b"other body", before) != before
 
 
 def test_a_ring_is_read_from_a_setting_or_a_file() -> None:
