@@ -185,7 +185,8 @@ class Door:
             for connection in cut:
                 self._cut(connection, why)
         metrics.CONNECTIONS.set(among)
-        self._files, self._counted_at = open_files(), among
+        if files := open_files():  # else the last count stands, with those who came since: to look takes a file, too
+            self._files, self._counted_at = files, among
 
 
 class Lobby(ServerState):

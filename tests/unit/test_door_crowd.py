@@ -3,8 +3,10 @@
 import asyncio
 import resource
 
+import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api import door
 from api.door import open_files, raise_file_limit
 from tests.support.doors import GET, node_with, problem_in
 from tests.support.loops import GUARD_S, until
@@ -82,6 +84,18 @@ async def test_at_four_fifths_of_its_files_a_node_takes_nobody_else() -> None:
             async with asyncio.timeout(GUARD_S):
                 refused = b" 503 " in await reader.readuntil(b"\r\n\r\n")
         assert open_files() * 100 <= most * 80 + 300
+
+
+async def test_a_node_that_cannot_count_its_files_any_more_lets_nobody_in_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a file left the list of files cannot be read, and some systems have none."""
+    monkeypatch.setattr(door, "open_files", lambda: 0)
+    async with node_with(most_files=5) as node:
+        for _ in range(4):
+            await node.come(GET)
+            node.door.sweep(node.connections)
+        assert problem_in(await node.exchange(GET))["code"] == "node_full"
 
 
 def test_the_limit_of_files_is_raised_to_what_the_system_allows() -> None:
