@@ -54,7 +54,9 @@ class Settings(BaseSettings):
 
     # -- privacy
     encryption_keys: str = Field(
-        "", description="kid:key,kid:key to seal stored text with, the first seals, all open; empty: text is not sealed"
+        "",
+        repr=False,
+        description="kid:key,kid:key to seal stored text with, the first seals, all open; empty: text is not sealed",
     )
     encryption_keys_file: str = Field("", description="a file with more of the same, one a line, behind those")
     provider_keys_file: str = Field(

@@ -39,6 +39,12 @@ def test_every_setting_has_a_default_and_is_set_by_its_variable(name: str, monke
     assert getattr(Settings(), name) == default
 
 
+def test_no_secret_shows_where_settings_are_shown() -> None:
+    secrets = [name for name in Settings.model_fields if name.endswith(("_url", "_keys"))]
+    assert {"redis_url", "control_redis_url", "api_keys", "token_keys", "encryption_keys"} == set(secrets)
+    assert "canary" not in repr(Settings(**dict.fromkeys(secrets, "canary")))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_numbers_unit_stands_in_its_name(name: str) -> None:
     if type(getattr(Settings(), name)) in (int, float):
