@@ -10,7 +10,7 @@ folder=${1:?the folder of the password files}
 
 # The file's only secret is a hash: what is stolen with it opens nothing, if the passwords are long.
 hash_of() {
-  password=$(cat "$folder/$1_password")
+  password=$(tr -d '\r\n' < "$folder/$1_password")  # as nodes and workers read it
   [ ${#password} -ge 16 ] || { echo "$folder/$1_password: 16 characters at least" >&2; exit 1; }
   printf '#%s' "$(printf %s "$password" | sha256sum | cut -d' ' -f1)"
 }

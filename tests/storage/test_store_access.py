@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from shared.storage.connect import Redis, open_pool, open_redis, storage_errors
 from shared.storage.control import Control
 from tests.support.certificates import Authority
 from tests.support.cluster import until
-from tests.support.stores import PASSWORD, ValkeyProcess, running_valkey, users
+from tests.support.stores import PASSWORD, USERS, ValkeyProcess, running_valkey, users
 from tests.support.tls_front import tls_front
 
 
@@ -197,6 +198,16 @@ def test_a_password_that_can_be_guessed_makes_no_users(tmp_path: Path) -> None:
     assert made.returncode != 0
     assert "16 characters" in made.stderr
     assert "user" not in made.stdout
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_passwords_file_means_the_same_to_the_store_and_to_who_comes_in(tmp_path: Path, end: str) -> None:
+    for user in ("api", "worker", "keys"):
+        (tmp_path / f"{user}_password").write_bytes((PASSWORD + end).encode())
+    made = subprocess.run(["sh", USERS, tmp_path], check=True, capture_output=True, text=True).stdout
+    url, file = "redis://api@127.0.0.1/0", str(tmp_path / "api_password")
+    user, password = Settings(redis_url=url, redis_password_file=file).log_store.credentials()
+    assert f"user {user} on resetpass #{sha256(password.encode()).hexdigest()} " in made
 
 
 async def test_a_password_that_is_changed_counts_with_the_next_connection(tmp_path: Path) -> None:
