@@ -115,7 +115,7 @@ class Keyring:
             raise TailraceError("unauthorized")
         capability = read(token, found)
         minted_by = self._made.get(capability.minted_by)
-        if minted_by is not None and minted_by.revoked_ms is not None:
+        if minted_by is not None and not minted_by.lives(time.time_ns() // 1_000_000):
             raise TailraceError("unauthorized")
         return capability.principal
 

@@ -1,7 +1,7 @@
 """Capability tokens: the right to read or cancel one job for a while, for browsers, which cannot keep a secret.
 
 JSON Web Tokens (RFC 7519), HS256 and nothing else, signed with a key that all nodes have and that can be replaced while
-both verify (`kid`). A token names the key that it was minted with, and ends with it.
+both verify (`kid`). A token names the key that it was minted with, and ends with it where `tailrace keys` made that.
 """
 
 import time

@@ -111,13 +111,19 @@ def revoke(
 
 
 @keys.command()
-def rotate(redis_url: StoreUrl = None, data_dir: DataDir = None) -> None:
+def rotate(
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="For a signing key that leaked: tokens that are out end at once.")
+    ] = False,
+    redis_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """Sign capability tokens with a new key from now on, within two seconds on every node.
 
     Tokens that are out stay good until they end; the old key goes with the next rotation that comes a month later.
     """
     now_ms = time.time_ns() // 1_000_000
-    made = _in_store(redis_url, data_dir, lambda store: store.rotate(now_ms, _KEEP_SIGNING_MS))
+    made = _in_store(redis_url, data_dir, lambda store: store.rotate(now_ms, _KEEP_SIGNING_MS, drop_old=drop_old))
     typer.echo(f"Tokens are signed with {made.id} now.", err=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from arq.worker import RetryJob, Worker, func
 
-from shared.errors import StorageError
+from shared.errors import StorageError, TailraceError
 from shared.queue import FUNCTION, Queue, deserialize, serialize
 from shared.settings import Settings
 from shared.storage.connect import Redis
@@ -80,7 +80,10 @@ class Intake:
                 at_once = await self._runner.wait_free() or at_once
                 try:
                     at_once = await self._fill(line, 0.0 if at_once else LOOK_S)
-                except StorageError:
+                except TailraceError as error:
+                    if not isinstance(error, StorageError):  # something odd stands in the store: what runs goes on
+                        log.error("nothing can be taken: %s", error.message)  # noqa: TRY400 - a trace says nothing of it
+                        await asyncio.sleep(LOOK_S)
                     await asyncio.sleep(random.uniform(0.05, 0.3))
                     at_once = True
         finally:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 
-from shared.errors import StorageError
+from shared.errors import TailraceError
 from shared.storage.turns import Turns
 from worker.afterwards import Afterwards
 
@@ -48,7 +48,7 @@ class SeatKeeper:
                     continue
                 try:
                     await self._turns.keep_seats(sorted(self._mine), self._seat_ms)
-                except StorageError as error:
+                except TailraceError as error:
                     log.warning("%d seats not kept: %s", len(self._mine), error.code)
 
     async def _leave(self, *offers: str) -> None:

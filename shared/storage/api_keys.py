@@ -65,14 +65,14 @@ class ApiKeys:
             rows = await self._ask("HVALS", keys.SIGNING_KEYS)
         return sorted(_readable(rows, _signing_decoder), key=lambda key: (key.created_ms, key.id), reverse=True)
 
-    async def rotate(self, now_ms: int, keep_ms: int) -> SigningKey:
+    async def rotate(self, now_ms: int, keep_ms: int, *, drop_old: bool = False) -> SigningKey:
         """Sign with a new key from now on. Those before it verify on, and go with the first rotation that comes more
-        than `keep_ms` after they were replaced."""
+        than `keep_ms` after they were replaced; or at once with `drop_old`, for one that others have got hold of."""
         rows = _pairs(await self._ask("HGETALL", keys.SIGNING_KEYS))
         created = {name: _signing_decoder.decode(row).created_ms for name, row in rows.items()}
         newest_ms = max(created.values(), default=0)
         # All but the newest were replaced by then at the latest.
-        old = [name for name, ms in created.items() if ms < newest_ms < now_ms - keep_ms]
+        old = [name for name, ms in created.items() if drop_old or ms < newest_ms < now_ms - keep_ms]
         made = new_signing_key(max(now_ms, newest_ms + 1))  # the youngest, whatever another operator's clock has said
         commands: list[Command] = [("HDEL", keys.SIGNING_KEYS, *old)] if old else []
         await self._change(*commands, ("HSET", keys.SIGNING_KEYS, made.id, _text(made)))

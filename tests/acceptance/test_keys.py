@@ -78,8 +78,11 @@ def test_a_key_does_what_it_was_made_for_until_its_end(up: Service) -> None:
     until(lambda: _status(up, reader) == 200)
     assert _status(up, reader, "POST", "/jobs", JOB) == 403
     assert _status(up, reader, path="/metrics") == 403
-    short = _made(up, "acme", "--expires", "1s")["key"]
+    short = _made(up, "acme", "--expires", "6s")["key"]
+    until(lambda: _status(up, short) == 200)
+    job = httpx2.post(f"{up.url}/jobs", headers={"Authorization": f"Bearer {short}"}, json=JOB).json()
     until(lambda: _status(up, short) == 401)
+    assert _status(up, job["read_token"], path=f"/jobs/{job['id']}") == 401, "its tokens end with it"
 
 
 def test_the_list_shows_whose_and_for_what_and_no_key(up: Service) -> None:
@@ -112,6 +115,11 @@ def test_a_rotation_leaves_the_tokens_that_are_out_as_they_are(up: Service) -> N
     head = before["read_token"].partition(".")[0]
     until(lambda: minted().partition(".")[0] != head)
     assert _status(up, before["read_token"], path=f"/jobs/{before['id']}") == 200
+
+    assert _keys("rotate", "--drop-old", "--data-dir", str(up.data_dir)).returncode == 0
+    until(lambda: _status(up, before["read_token"], path=f"/jobs/{before['id']}") == 401)
+    fresh = httpx2.post(f"{up.url}/jobs", headers=headers, json=JOB).json()
+    assert _status(up, fresh["read_token"], path=f"/jobs/{fresh['id']}") == 200
 
 
 @pytest.mark.parametrize(
