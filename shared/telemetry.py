@@ -39,15 +39,21 @@ class _JsonLines(logging.Formatter):
 
 
 class _OneLine(logging.Formatter):
-    """A message stays one line, whatever it holds: no forged entries. A traceback follows on its own."""
+    """A message stays one line of plain text, whatever it holds: no forged entries. A traceback follows on its own."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
         return trace(ei[1])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         record.message = words(record)
-        line = super().formatMessage(record)
-        return line.replace("\r", "\\r").replace("\n", "\\n")
+        return printable(super().formatMessage(record))
+
+
+def printable(text: str) -> str:
+    """`text` with all that a terminal would obey, or a line would end at, written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def set_up_logging(level: str, form: str = "auto") -> None:

@@ -34,7 +34,12 @@ def walk(cases: int, seed: int, within_s: float) -> tuple[int, str]:
         command += ["run", f"{cluster.url}/openapi.json", "-H", "Authorization: Bearer key-of-acme", "--checks", "all"]
         command += ["-n", str(cases), "--seed", str(seed), "--request-timeout", "20", "--continue-on-failure"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=within_s, check=False)
-        broken = [line for line in cluster.apis[0].log.splitlines() if '"level": "error"' in line]
+        broken = [
+            line
+            for process in (*cluster.apis, *cluster.workers)
+            for line in process.log.splitlines()
+            if '"level": "error"' in line or '"level": "critical"' in line
+        ]
         status = done.returncode or int(bool(broken) or not cluster.apis[0].alive)
         return status, done.stdout + done.stderr + "\n".join(broken)
 

@@ -149,3 +149,13 @@ def test_nothing_shows_a_key(path: Path) -> None:
     clients = Clients("openai", keys, lambda key: object())
     clients.of("acme")
     assert "sk-" not in f"{keys!r} {clients!r}"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"])
+def test_headers_of_the_environment_do_not_go_out_with_tenants_keys(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "Authorization: Bearer sk-installation")
+    with pytest.raises(TailraceError, match=f"{name} .* unset it"):
+        ProviderKeys(str(path))
+    ProviderKeys("")

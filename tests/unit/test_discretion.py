@@ -9,6 +9,7 @@ import pytest
 
 from shared.discretion import trace, words
 from shared.errors import ProviderError, StorageError
+from shared.telemetry import printable
 
 CANARY = "canary-7Q"
 
@@ -109,3 +110,11 @@ def test_a_chains_author_may_turn_on_a_logger_of_his_own() -> None:
         assert words(record) == "said this"
     finally:
         logging.getLogger("my_chain").setLevel(logging.NOTSET)
+
+
+def test_a_line_of_text_has_nothing_that_a_terminal_obeys() -> None:
+    assert printable("plain, ü and 🌊") == "plain, ü and 🌊"
+    odd = "a\r\n\x1b[2J\x9b2J\u202eb\u2066c\u2028d\ud800"
+    shown = printable(odd)
+    assert shown.isprintable()
+    assert shown == r"a\r\n\x1b[2J\x9b2J\u202eb\u2066c\u2028d\ud800"

@@ -27,11 +27,19 @@ class ProviderKeys:
     """The tenants' own keys. `path`: the file of `tenant:provider:key`, one a line; empty: there are none."""
 
     def __init__(self, path: str) -> None:
-        """TailraceError where the file cannot be read, or is none of that kind: a worker must not start without."""
+        """TailraceError where the file cannot be read, or is none of that kind: a worker must not start without; or
+        where the environment has headers for the SDKs, which would go out in the place of tenants' keys."""
         self._path = Path(path) if path else None
         self._stamp: tuple[int, ...] = ()
         self._table: dict[tuple[str, str], str] = {}
         if self._path is not None:
+            for name in (f"{vendor.upper()}_CUSTOM_HEADERS" for vendor in sorted(VENDORS)):
+                if os.environ.get(name):
+                    raise TailraceError(
+                        "provider_not_configured",
+                        f"{name} would go out with tenants' own keys, and may replace them: unset it, or "
+                        "TAILRACE_PROVIDER_KEYS_FILE.",
+                    )
             try:
                 self._read(self._path)
             except (OSError, ValueError) as error:
