@@ -14,6 +14,9 @@ from starlette.types import Receive
 from api.connection import Wire
 from shared.tasks import end
 
+_EARLY_S = 0.1
+"""uvloop counts in whole milliseconds and may break in a moment early; and a clock may be set meanwhile."""
+
 
 class Leaving:
     """Whether the node leaves, and the streams that it then sends away within `spread_s`, one after the other."""
@@ -85,7 +88,7 @@ class Departure:
     @property
     def expired(self) -> bool:
         """Whether the client's leave to read has ended."""
-        return self._expires_s is not None and time.time() >= self._expires_s
+        return self._expires_s is not None and time.time() >= self._expires_s - _EARLY_S
 
     def node_leaves(self) -> None:
         """Streams leave one after the other, or their readers would all come back in the same moment."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.connection import wire_of
 from api.departure import Departure, Leaving
@@ -132,3 +132,20 @@ async def test_requests_sent_ahead_are_answered_in_their_order() -> None:
             ahead + GET.replace(b"/ ", b"/3 ", 1).replace(b"x\r\n\r\n", b"x\r\nConnection: close\r\n\r\n")
         )
     assert [line for line in answer.split(b"\r\n") if line.startswith(b"/")] == [b"/0", b"/1", b"/2", b"/3"]
+
+
+async def test_a_stream_that_is_broken_into_a_moment_before_its_token_ends_has_ended_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    now_s = 1_000_000.0
+    monkeypatch.setattr("api.departure.time.time", lambda: now_s)
+    async with asyncio.timeout(GUARD_S), Departure(Leaving(0.0), None, never, now_s + 0.002) as departure:
+        await never()
+    assert departure.expired
+    async with Departure(Leaving(0.0), None, never, now_s + 60) as departure:
+        pass
+    assert not departure.expired
