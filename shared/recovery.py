@@ -27,8 +27,8 @@ WATCHED_MS = 4_000
 """For how long a sweep vouches for the stores. Less than a lease: owners have had the chance to renew."""
 LOOK_AGAIN_S = 1.0
 """A job without a lease is looked at again after so long; one with a lease when that could have lapsed."""
-LOOKS = 100
-"""Jobs that are looked at in one piece: whatever else this process does has its turn in between."""
+LOOKS = 25
+"""Jobs that are looked at in one piece, of 30 µs each: whatever else this process does has its turn in between."""
 LOOKS_PER_S = 1_000
 """Jobs that wait and have their offer are looked at so often in all: of ten thousand each every ten seconds."""
 SLOW_S = 1.0

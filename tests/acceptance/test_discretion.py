@@ -14,7 +14,8 @@ from tests.support.wire import Json, Wire, scripted
 
 PROMPT, ANSWER, API_KEY, VENDOR_KEY = "canary-prompt-7Q", "canary-answer-7Q", "canary-api-key-7Q", "sk-canary-vendor-7Q"
 TENANT_KEY, QUERY, HEADER, BODY = "sk-canary-tenant-7Q", "canary-query-7Q", "canary-header-7Q", "canary-body-7Q"
-CANARIES = (PROMPT, ANSWER, API_KEY, VENDOR_KEY, TENANT_KEY, QUERY, HEADER, BODY, SECRET, "canary")
+RING_KEY = "Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5MDA="
+CANARIES = (PROMPT, ANSWER, API_KEY, VENDOR_KEY, TENANT_KEY, QUERY, HEADER, BODY, SECRET, "canary", RING_KEY[:8])
 MODELS = {"openai": "gpt-x", "anthropic": "claude-x", "langchain": "openai:gpt-y"}
 HOSTILE = {"message": BODY, "type": BODY, "code": BODY, "param": BODY}
 FAULTS = [
@@ -100,7 +101,7 @@ async def test_at_the_debug_level_no_process_logs_what_it_was_told(
     vendors = {**provider_server.environment, "OPENAI_API_KEY": VENDOR_KEY, "ANTHROPIC_API_KEY": VENDOR_KEY}
     env = {**vendors, **LOUD, "TAILRACE_PROVIDER_KEYS_FILE": str(keys)}
     if sealed:
-        env["TAILRACE_ENCRYPTION_KEYS"] = "k1:Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5MDA="
+        env["TAILRACE_ENCRYPTION_KEYS"] = f"k1:{RING_KEY}"
     cluster = cluster_of(env=env)
     async with Wire(cluster.url, API_KEY) as wire:
         told = [*await _vendors(wire, provider_server), *await _bad_callers(cluster, wire)]
