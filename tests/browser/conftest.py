@@ -26,7 +26,7 @@ _ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-_PATIENCE_MS = 20_000
+_PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="package")

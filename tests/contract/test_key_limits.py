@@ -1,6 +1,7 @@
 """The limits of keys and tenants, on two nodes: what is refused, how that is said, and that nobody else feels it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,8 +15,8 @@ from tests.support.wire import SLOW, Tail, Wire, assert_problem, scripted
 
 TENANTS = {
     "free": "",
-    "brisk": "requests_per_s = 0.5\nrequest_burst = 6",
-    "hasty": "requests_per_s = 0.5\nrequest_burst = 6",
+    "brisk": "requests_per_s = 0.01\nrequest_burst = 6",
+    "hasty": "requests_per_s = 0.01\nrequest_burst = 6",
     "careless": "requests_per_s = 0.001\nrequest_burst = 50",
     "guests": "requests_per_s = 0.01\nrequest_burst = 60\nreaders_per_job = 0",
     "coming": "requests_per_s = 0.01\nrequest_burst = 1\nreaders = 5",
@@ -28,8 +29,11 @@ TENANTS = {
 ENV = {
     "TAILRACE_API_KEYS": ",".join(f"{tenant}:key-of-{tenant}" for tenant in TENANTS),
     "TAILRACE_KEY_REQUESTS_PER_S": "0",
-    "TAILRACE_FAILED_AUTH_PER_S": "2",
+    "TAILRACE_FAILED_AUTH_PER_S": "0.5",
 }
+PATIENT = (sys.executable, "-P", "-c", "from api import node; node.PATIENCE_S = 30; from cli.main import main; main()")
+"""A node that does not count by itself for a while where its machine stops for a fifth of a second: what is asked here
+is what nodes count together."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("asks for something that only a node of our own has")
     path: Path = tmp_path_factory.mktemp("limits") / "limits.toml"
     path.write_text("\n".join(f"[{tenant}]\n{limits}" for tenant, limits in TENANTS.items()))
-    with running_cluster(api=2, workers=1, env={**ENV, "TAILRACE_LIMITS_FILE": str(path)}) as cluster:
+    with running_cluster(api=2, workers=1, env={**ENV, "TAILRACE_LIMITS_FILE": str(path)}, program=PATIENT) as cluster:
         yield cluster
 
 
@@ -70,9 +74,9 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_back_on_whichever_
     assert 6 <= len(passed) < 12
     refused = answers[-1]
     assert_problem(refused, 429, "rate_limited")
-    assert 1 <= int(refused.headers["retry-after"]) <= 2
+    assert 1 <= int(refused.headers["retry-after"]) <= 100
     for answer in answers:
-        assert answer.headers["ratelimit-policy"] == '"requests";q=6;w=12'
+        assert answer.headers["ratelimit-policy"] == '"requests";q=6;w=600'
         assert answer.headers["ratelimit"].startswith('"requests";r=')
     assert refused.headers["ratelimit"].startswith('"requests";r=0;t=')
 

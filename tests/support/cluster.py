@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import select
 import signal
 import socket
@@ -20,6 +21,7 @@ from shared.telemetry import READY_FD
 from tests.support.stores import ValkeyProcess, keys_without_end
 
 GUARD_S = 60.0
+_PORTS = (10_000, 30_000)
 TAILRACE = (sys.executable, "-P", "-m", "cli.main")
 
 
@@ -157,14 +159,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(api: int = 1, workers: int = 1, env: dict[str, str] | None = None) -> Iterator[Cluster]:
-    """Real processes for the length of a block."""
+def running_cluster(
+    api: int = 1, workers: int = 1, env: dict[str, str] | None = None, program: Sequence[str] = TAILRACE
+) -> Iterator[Cluster]:
+    """Real processes for the length of a block. `program`: what stands for `tailrace` where nodes are started."""
     with tempfile.TemporaryDirectory(prefix="tailrace-test-") as folder:
         cluster = Cluster(Path(folder), env or {})
         try:
             cluster.valkey.start()
             for _ in range(api):
-                cluster.add_api()
+                cluster.add_api(program)
             for _ in range(workers):
                 cluster.add_worker()
             yield cluster
@@ -176,11 +180,13 @@ def running_cluster(api: int = 1, workers: int = 1, env: dict[str, str] | None =
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on, and that no connection gets meanwhile: systems take theirs from above."""
+    for _ in range(100):
+        port = random.randint(*_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def until(condition: "object", guard_s: float = GUARD_S) -> None:
