@@ -146,10 +146,16 @@ def post(route: Route) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def model(tokens: int) -> str:
+    """An answer of so many tokens at PER_S, each at some moment of its turn: in step, answers would wait for each other
+    in every turn or in none, as their first moments fell."""
+    return fake(tokens, 1_000_000 // PER_S, jitter_percent=100)
+
+
 def running(system: Tailrace, seconds: float) -> Load:
     """The answers that run all the time, measured between their first and last moments."""
     tokens = round((seconds + 2 * EDGE_S) * PER_S)
-    route = system.route(fake(tokens, 1_000_000 // PER_S), one_request=True)
+    route = system.route(model(tokens), one_request=True)
     times = {"ramp_s": 1.0, "from_s": EDGE_S, "to_s": EDGE_S + seconds}
     return Load("streams", route, tokens=tokens, streams=RUNNING, timeout_s=seconds + 60, **times)
 
@@ -189,7 +195,7 @@ def phase(system: Tailrace, per_s: float, seconds: float) -> Phase:
     load = running(system, seconds + EDGE_S)
     time.sleep(2 * EDGE_S)
     before = proc.read(system.roles())
-    requests = [post(system.route(fake(tokens, 1_000_000 // PER_S))) for tokens in JOB_TOKENS]
+    requests = [post(system.route(model(tokens))) for tokens in JOB_TOKENS]
     answers = uvloop.run(flood(system.port, requests, per_s, seconds))
     after = proc.read(system.roles())
     return Phase(load.result(), answers, how_they_ended(system, answers.accepted), before, after)

@@ -29,9 +29,11 @@ class Route:
     headers: tuple[str, ...] = ()
 
 
-def fake(tokens: int, gap_us: int, first_us: int = 0) -> str:
-    """The model name that asks the fake provider for so many tokens, so many µs apart."""
-    return f"fake/n={tokens}/d={gap_us}/f={first_us}/b=1"
+def fake(tokens: int, gap_us: int, first_us: int = 0, *, jitter_percent: int = 0) -> str:
+    """The model name that asks the fake provider for so many tokens, so many µs apart, each by up to so much of that
+    later than its time."""
+    jitter = f"/j={jitter_percent}" if jitter_percent else ""
+    return f"fake/n={tokens}/d={gap_us}/f={first_us}/b=1{jitter}"
 
 
 def tool(name: str) -> Path:

@@ -4,7 +4,9 @@
 
    The model asks for the stream: "fake/n=100/d=50000/f=0/b=1" is 100 tokens, 50,000 us from one to the next (0: as fast
    as the socket takes them), the first after 0 us, 1 token a write (with b=10 ten tokens share a write every 10 d: the
-   rate stays). Head and role chunk go out at once. One thread; at the end it prints what it did and how late it was. */
+   rate stays). With j=100 a token comes at some moment of the 100 % of d behind its time, or streams that once fell on
+   the same moment would do so to their end. Head and role chunk go out at once. One thread; at the end it prints what
+   it did and how late it was. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdbool.h>
@@ -33,8 +35,8 @@ enum {
 };
 
 struct stream {
-    uint64_t tokens, gap_ns, first_ns, per_write; /* what the model asked for */
-    uint64_t made, began_ns;
+    uint64_t tokens, gap_ns, first_ns, jitter_ns, per_write; /* what the model asked for */
+    uint64_t made, began_ns, number;
     bool usage;
     char before[FRAME_MAX]; /* of a frame: all that stands before the token's text */
     size_t before_len;
@@ -127,9 +129,19 @@ static void put_end(struct connection *c)
     c->streaming = false;
 }
 
+/* The same numbers for the same stream and token, that look like chance (splitmix64). */
+static uint64_t chance(uint64_t stream, uint64_t token)
+{
+    uint64_t z = (stream << 32) + (token + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
 static uint64_t next_due(const struct stream *s)
 {
-    return s->began_ns + s->first_ns + s->made * s->gap_ns;
+    uint64_t late_ns = s->jitter_ns == 0 ? 0 : chance(s->number, s->made) % s->jitter_ns;
+    return s->began_ns + s->first_ns + s->made * s->gap_ns + late_ns;
 }
 
 /* Makes the tokens that are due (flood: a few), and sets the next deadline. */
@@ -165,12 +177,14 @@ static void begin_stream(struct connection *c, const char *model, bool usage)
     struct stream *s = &c->stream;
     *s = (struct stream){.tokens = asked(model, "/n=", 100), .gap_ns = asked(model, "/d=", 50000) * 1000,
                          .first_ns = asked(model, "/f=", 0) * 1000, .per_write = asked(model, "/b=", 1),
-                         .usage = usage, .began_ns = now_ns()};
+                         .usage = usage, .began_ns = now_ns(), .number = ++streams_begun};
+    uint64_t percent = asked(model, "/j=", 0);
+    s->jitter_ns = s->gap_ns / 100 * (percent > 100 ? 100 : percent);
     s->per_write = s->per_write < 1 ? 1 : s->per_write > TOKENS_A_WRITE_MAX ? TOKENS_A_WRITE_MAX : s->per_write;
     s->before_len = (size_t)snprintf(
         s->before, sizeof s->before,
         "data: {\"id\":\"chatcmpl-%llu\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"%s\","
-        "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", (unsigned long long)++streams_begun, model);
+        "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", (unsigned long long)s->number, model);
     c->streaming = true;
     output_put(&c->out, head, sizeof head - 1);
     put_frame(c, "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
