@@ -5,6 +5,7 @@ prompt, to wherever the other side says; a cookie would tie one tenant's calls t
 a thousandfold in memory; an error's body is read whole by the SDKs, however long it is.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from functools import lru_cache
@@ -48,7 +49,7 @@ def pool(settings: Settings, *, frames: bool = False) -> dict[str, Any]:
         "verify": _certificates(),
         "headers": {"Accept-Encoding": "identity"},
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        "event_hooks": {"response": [_guard, _guard_frames] if frames else [_guard]},
+        "event_hooks": {"request": [_pause], "response": [_guard, _guard_frames] if frames else [_guard]},
     }
 
 
@@ -70,6 +71,11 @@ def _session() -> aiohttp.ClientSession:
 def _certificates() -> ssl.SSLContext:
     """One for all clients of the process: reading the certificates takes 100 ms."""
     return httpx2.create_ssl_context()
+
+
+async def _pause(_: httpx2.Request) -> None:
+    """Let others in the loop have their turn: to build a request takes an SDK a millisecond, to send it half of one."""
+    await asyncio.sleep(0)
 
 
 async def _guard(response: httpx2.Response) -> None:
