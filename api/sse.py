@@ -53,7 +53,7 @@ def too_many_readers(retry_ms: int) -> bytes:
 
 def frame(event_id: EventId | None, name: str | None, body: bytes) -> bytes:
     """One frame. `body` is JSON on one line; a name is one of ours, so nothing can be injected."""
-    head = b"" if event_id is None else b"id: %d-%d\n" % event_id
+    head = b"" if event_id is None else b"id: %d-%d\n" % (event_id.epoch, event_id.seq)
     if name is not None:
         head += b"event: %s\n" % name.encode()
     return head + b"data: " + body + b"\n\n"

@@ -8,7 +8,7 @@ since the job's creation (`queued` carries the creation itself, ms since 1970); 
 import re
 from datetime import UTC, datetime
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -18,7 +18,7 @@ _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _MAX_PART = 2**64 - 1
 
 
-class EventId(NamedTuple):
+class EventId(msgspec.Struct, frozen=True, order=True, gc=False):
     """`<epoch>-<seq>`: a fencing epoch, and a number that rises by one over the whole log."""
 
     epoch: int
@@ -198,8 +198,9 @@ _DECODERS = {kind.letter: msgspec.json.Decoder(kind) for kind in TYPES}
 _encoder = msgspec.json.Encoder()
 
 
-class Entry(NamedTuple):
-    """One event of a log with its id."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One event of a log with its id. A node keeps hundreds of each job that is read: not to be looked at by every full
+    collection, which would stop all readers meanwhile."""
 
     id: EventId
     event: Event

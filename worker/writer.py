@@ -118,6 +118,7 @@ class LogWriter:
             return ending
         finally:
             self._ended = self._busy = True
+            del self._reclaim  # its owner holds this: in a circle, the job's text would wait for a full collection
 
     @property
     def _owes(self) -> bool:

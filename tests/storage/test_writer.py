@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import StorageError, TailraceError
-from shared.events import Done, Start, Token
+from shared.events import Done, EventId, Start, Token
 from shared.jobs import Act, JobKey, Status
 from shared.storage.appends import Appended, Appending, Batch
 from shared.storage.jobs import Claimed, JobStore
@@ -248,7 +248,7 @@ async def test_a_lost_tail_is_appended_again_with_the_same_ids_and_bytes(
 
     after = await stores.log.read_all(job)
     assert after[:6] == before
-    assert [entry.id for entry in after[6:]] == [before[-1].id._replace(seq=7)]
+    assert [entry.id for entry in after[6:]] == [EventId(before[-1].id.epoch, 7)]
     assert await written.close() is Ending.WRITTEN
 
 
