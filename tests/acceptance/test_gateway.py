@@ -8,6 +8,7 @@ import pytest
 from shared.settings import Settings
 from tests.support.fake_node import HANG_UP, End, Reply, a_job, answer, events, frame
 from tests.support.gateway import Gateway, repeat, running_gateway
+from tests.support.loops import until
 
 pytestmark = pytest.mark.needs_nginx
 
@@ -149,6 +150,7 @@ async def test_one_request_id_from_client_to_log(gateway: Gateway, given: str, k
     response = await gateway.http.get("/jobs/j1", headers={"X-Request-Id": given} if given else {})
 
     seen = response.headers["x-request-id"]
+    await until(lambda: gateway.nginx.requests("/jobs/j1") != [])  # written once the answer is sent
     assert [entry["request_id"] for entry in gateway.nginx.requests("/jobs/j1")] == [seen]
     assert (seen == given) is kept
     assert len(seen) >= 8

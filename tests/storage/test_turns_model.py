@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import fakeredis
 from hypothesis import settings
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from shared.jobs import JobKey, job_id_prefix, new_job_id
 from shared.queue import Queue, offer_id, parse_offer
-from shared.storage import keys
+from shared.storage import keys, turns
 from shared.storage.connect import Redis
 from shared.storage.sending import OwnLine
 from shared.storage.turns import Seats
@@ -28,10 +29,12 @@ class Waiting:
 
 
 class Turns(RuleBasedStateMachine):
-    """A queue, and what it should do. The test's clock is the store's: nothing lapses by itself."""
+    """A queue, and what it should do. Nothing lapses by itself, however slow the machine is."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.patience = mock.patch.object(turns, "TAKEN_MS", SEAT_MS)
+        self.patience.start()
         self.loop = asyncio.Runner()
         self.redis: Redis = fakeredis.FakeAsyncRedis(decode_responses=True)
         self.queue = Queue(self.redis, "q")
@@ -130,6 +133,7 @@ class Turns(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end everything can be had, and nothing is left."""
+        self.patience.stop()
         if hasattr(self, "seats"):
             self.lapsed()
             self.seats = Seats()
