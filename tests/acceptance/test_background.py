@@ -34,6 +34,11 @@ class Provider:
             shown: list[dict[str, Any]] = (await http.get(f"{self._url}/background")).json()
         return [one for one in shown if one["model"] == model]
 
+    async def forget(self, model: str) -> None:
+        """Let the provider lose what was begun for a model."""
+        async with httpx2.AsyncClient() as http:
+            (await http.post(f"{self._url}/background/forget", json={"model": model})).raise_for_status()
+
     async def cancelled(self, model: str) -> None:
         """Return once the provider was told to end the model's generation."""
         async with asyncio.timeout(GUARD_S):
@@ -183,15 +188,21 @@ async def test_a_job_that_fails_ends_its_generation(cluster_of: ClusterFactory, 
 async def test_a_generation_that_the_provider_has_lost_is_left_to_the_jobs_own_rule(
     cluster_of: ClusterFactory, provider: Provider, on_interrupt: str
 ) -> None:
-    model, prompt = f"lost-{on_interrupt}", "tokens:40 fault:forgotten:9"
+    model, attempts = f"lost-{on_interrupt}", 5 if on_interrupt == "restart" else 1
     cluster = cluster_of(env=provider.environment)
     async with quick(cluster.url) as tailrace:
-        stream = tailrace.stream(**job(model, prompt, on_interrupt=on_interrupt))
-        terminal = await finish(stream)
+        async with tailrace.stream(**job(model, "tokens:2000 rate:50", on_interrupt=on_interrupt)) as stream:
+            await read_tokens(stream, 1)
+            for _ in range(attempts - 1):
+                await provider.forget(model)
+                await read_until(stream, lambda event: event.type == "reset")
+                await read_tokens(stream, 1)
+            await provider.forget(model)
+            terminal = await finish(stream)
 
         assert (terminal.type, terminal.data["code"]) == ("failed", "provider_interrupted")
-        assert terminal.data["attempt"] == (5 if on_interrupt == "restart" else 1)
-    assert len(await provider.generations(model)) == (5 if on_interrupt == "restart" else 1)
+        assert terminal.data["attempt"] == attempts
+    assert len(await provider.generations(model)) == attempts
 
 
 async def test_a_model_that_thinks_longer_than_a_first_token_may_take_is_waited_for(

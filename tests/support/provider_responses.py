@@ -107,9 +107,13 @@ class Background:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for kept in self.kept:
-            async with kept.more:
-                kept.known = False
-                kept.more.notify_all()
+            await _forget(kept)
+
+    async def forget(self, model: str) -> None:
+        """Lose what was begun for a model: connections break, and its ids are unknown."""
+        for kept in self.kept:
+            if kept.body["model"] == model:
+                await _forget(kept)
 
     async def create(self, connection: Connection, request: Request, how: Behaviour) -> None:
         """Begin a response and stream it."""
@@ -225,11 +229,15 @@ async def _generate(kept: Kept) -> None:
     await kept.say(f"response.{kept.status}", response=shown)
 
 
+async def _forget(kept: Kept) -> None:
+    async with kept.more:
+        kept.known = False
+        kept.more.notify_all()
+
+
 async def _fail(kept: Kept, fault: str) -> None:
     if fault == "forgotten":
-        async with kept.more:
-            kept.known = False
-            kept.more.notify_all()
+        await _forget(kept)
     elif fault == "error":
         await kept.say("error", **{"code": "server_error", "message": SECRET, "param": None, **(kept.how.error or {})})
         kept.status = "failed"

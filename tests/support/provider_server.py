@@ -3,7 +3,8 @@
 In a test: `async with ProviderServer() as server`, with `server.script(...)` for the next behaviours. As a process:
 `python -m tests.support.provider_server --port 0`; it prints its URLs as one line of JSON, does what the requests'
 own words ask for (see provider_behaviour), shows them at `GET /requests`, and ends with the process that started it.
-Responses in the background are in provider_responses and shown at `GET /background`.
+Responses in the background are in provider_responses, shown at `GET /background`, and lost by
+`POST /background/forget` with a model's name.
 """
 
 import argparse
@@ -102,7 +103,9 @@ class ProviderServer:
         vendor = _PATHS.get(request.path)
         again = request.path.startswith(provider_responses.PATH + "/")
         if vendor is None and not again:
-            self._show(connection, request.path)
+            if request.path == "/background/forget":
+                await self.background.forget(request.body["model"])
+            self._show(connection, request.path.removesuffix("/forget"))
             return
         self.requests.append(request)
         async with self._came:
