@@ -111,6 +111,8 @@ class Pump:
                 elif self.upstream is not None and (self._came_on or isinstance(error, StillWorkingError)):
                     tries = 1  # a long answer may see many connections break; what counts is one that brings nothing
                 decision = self._decide(error, tries)
+                if decision is None:
+                    raise
                 if isinstance(decision, Afresh):
                     return decision
                 await asyncio.sleep(decision.delay_s)
@@ -118,8 +120,8 @@ class Pump:
                 self._writer.close(done, Act.DONE, self._attempt.usage)
                 return None
 
-    def _decide(self, error: ProviderError, tries: int) -> Again | Afresh:
-        """What comes next; raises `error` where nothing does."""
+    def _decide(self, error: ProviderError, tries: int) -> Again | Afresh | None:
+        """What comes next; None where nothing does."""
         decision = decide(
             error,
             shown=self._attempt.shown or self._shown_before,
@@ -131,12 +133,12 @@ class Pump:
         )
         request = self._record.request
         if isinstance(error, CircuitOpenError) or isinstance(decision, GiveUp):
-            raise error
+            return None
         if self.upstream is not None:
             return decision  # it costs no generation; the circuit is obeyed all the same
         if not self._gate.grants(request.provider, request.model, waits=isinstance(decision, Afresh)):
             log.info("job %s: no further call to %s", self._record.key, request.provider)
-            raise error
+            return None
         return decision
 
     async def _enter(self, *, retry: bool) -> CallOut:
@@ -162,11 +164,14 @@ class Pump:
         try:
             provider = self._providers(self._record.request.provider)
             async with patience:
-                await pour(provider, self._call(), lambda piece: self._take(piece, call, patience))
+                # Not partial: what others hold of it is to be empty once `patience` is deleted.
+                await pour(provider, self._call(), lambda piece: self._take(piece, call, patience))  # noqa: F821
         except TimeoutError:
             if patience.expired():
                 raise ProviderError("provider_timeout") if self.upstream is None else StillWorkingError from None
             raise
+        finally:
+            del patience  # it knows the task, which keeps what it was cancelled with, and so this frame: a circle
         for event in attempt.rest(self._now_ms()):
             writer.add(event, attempt.ttft_ms)
 

@@ -170,7 +170,14 @@ async def _opened(
         raise
     except Exception as error:
         # `from None`: the vendor's own words may hold the prompt or a key.
-        raise failures.classify(error, started=started) from None
+        raise _translated(error, started=started) from None
+
+
+def _translated(error: Exception, *, started: bool) -> ProviderError:
+    failure = failures.classify(error, started=started)
+    # A body in its frames keeps what broke it: a circle, and in it the job until a full collection.
+    error.__traceback__ = None
+    return failure
 
 
 async def _frames(chunks: AsyncIterator[bytes], reader: Reader) -> AsyncGenerator[bytes, None]:
