@@ -55,8 +55,8 @@ async def _vendors(wire: Wire, provider: ProviderServer) -> list[str]:
     return told
 
 
-async def _bad_callers(cluster: Cluster, wire: Wire) -> list[str]:
-    """Requests that are refused, with canaries wherever a request has room; what was answered."""
+async def _bad_callers(cluster: Cluster, wire: Wire) -> tuple[list[str], str]:
+    """Requests that are refused, with canaries wherever a request has room; what was answered, and a token used."""
     told: list[str] = []
     async with Wire(cluster.url, "canary-wrong-key-7Q") as stranger:
         told.append((await stranger.ask("GET", "/jobs")).text)
@@ -76,15 +76,15 @@ async def _bad_callers(cluster: Cluster, wire: Wire) -> list[str]:
     )
     await wire.raw(raw.encode())
     await wire.raw(f"{QUERY} {HEADER}\r\nCanary: {HEADER}\x00\r\n\r\n".encode())
-    return told
+    return told, token
 
 
-def _lines(cluster: Cluster) -> list[Json]:
+def _lines(cluster: Cluster, token: str) -> list[Json]:
     """Every log line of every process, as JSON; AssertionError for one that is none, or holds what it must not."""
     lines: list[Json] = []
     for process in (*cluster.apis, *cluster.workers):
         for line in process.log.splitlines():
-            assert not [canary for canary in CANARIES if canary in line], line
+            assert not [canary for canary in (*CANARIES, token) if canary in line], line
             try:
                 lines.append(json.loads(line))
             except json.JSONDecodeError:
@@ -104,7 +104,9 @@ async def test_at_the_debug_level_no_process_logs_what_it_was_told(
         env["TAILRACE_ENCRYPTION_KEYS"] = f"k1:{RING_KEY}"
     cluster = cluster_of(env=env)
     async with Wire(cluster.url, API_KEY) as wire:
-        told = [*await _vendors(wire, provider_server), *await _bad_callers(cluster, wire)]
+        told = await _vendors(wire, provider_server)
+        answers, token = await _bad_callers(cluster, wire)
+        told += answers
         await wire.ended(await wire.submit(params={"text": ANSWER, "tokens": 40}, prompt=PROMPT))
         await wire.create(scripted(ANSWER, prompt=PROMPT), key="canary-idempotency-7Q")
     for process in (*cluster.apis, *cluster.workers):
@@ -112,6 +114,6 @@ async def test_at_the_debug_level_no_process_logs_what_it_was_told(
     sent = {request.headers.get("authorization") for request in provider_server.requests}
     assert f"Bearer {TENANT_KEY}" in sent
     assert not [answer for answer in told if any(canary in answer for canary in (*CANARIES[:6], BODY, SECRET))]
-    lines = _lines(cluster)
+    lines = _lines(cluster, token)
     assert {line["level"] for line in lines} >= {"info"}
     assert [line for line in lines if "provider_rejected" in line["message"]]

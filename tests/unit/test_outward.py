@@ -117,6 +117,24 @@ async def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch, adapt
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
+async def test_between_building_a_request_and_sending_it_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, adapter: str
+) -> None:
+    pause, in_time = outward._pause, list[bool]()
+
+    async def watched(request: Any) -> None:
+        others: list[str] = []
+        asyncio.get_running_loop().call_soon(others.append, "had a turn")
+        await pause(request)
+        in_time.append(bool(others) and not server.heads)
+
+    monkeypatch.setattr(outward, "_pause", watched)
+    async with serving(whole(401)) as server:
+        await ask(monkeypatch, adapter, server)
+    assert (in_time, len(server.heads)) == ([True], 1)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
 async def test_a_compressed_answer_is_refused_and_none_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, adapter: str
 ) -> None:

@@ -74,7 +74,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 async def _pause(_: httpx2.Request) -> None:
-    """Let others in the loop have their turn: to build a request takes an SDK a millisecond, to send it half of one."""
+    """Let others in the loop have their turn: to build a request takes an SDK half a millisecond and more."""
     await asyncio.sleep(0)
 
 
