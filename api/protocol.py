@@ -25,6 +25,13 @@ one segment, at 3 KB of ours each."""
 _REFUSED_RETRY_S = 2.0
 _UPGRADE_WITH_BODY = "Another protocol is not offered, nor is a body behind that wish: leave out `Connection: Upgrade`."
 """httptools takes such a body for the other protocol's: the request would lack it, and it be read as the next one."""
+_ONE_HOST = "A request has one Host (RFC 9112 §3.2)."
+_OTHER_CODING = "A body may be chunked, and is taken in no other transfer coding (RFC 9112 §6.1)."
+_TRAILER = "Nothing may follow a body's last chunk: send such fields in the head."
+"""To httptools they are headers like any other, without an end, and unseen by those who judged the head before us."""
+_CHUNK = "tailrace.chunk"
+"""In a chunked request's extensions: a chunk has begun, and none of its bytes has come. The last one has none."""
+_LAST_LINE_BYTES = 2
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -52,6 +59,8 @@ class HttpProtocol(HttpToolsProtocol):
         door = self.server_state.door
         door.arriving_bytes = len(data)
         door.request_ended = False
+        scope = self.scope
+        chunk = _chunk_begun(scope)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -62,6 +71,9 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             met = error.__context__
             self._refuse_broken(met if isinstance(met, TailraceError) else None)
+            return
+        if chunk is not None and _chunk_begun(scope) is chunk and len(data) > _LAST_LINE_BYTES:
+            self._refuse_broken(TailraceError("invalid_request", _TRAILER))  # of which no field is whole yet
             return
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and self.scope is cycle.scope:
@@ -92,12 +104,26 @@ class HttpProtocol(HttpToolsProtocol):
         extensions: dict[str, Any] = {ABORT: self.transport.abort, WIRE: self}
         self.scope["extensions"] = extensions
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of a request's head."""
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            raise TailraceError("invalid_request", _TRAILER)
+        super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins, or what follows the last one."""
+        _extensions(self.scope)[_CHUNK] = object()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        _extensions(self.scope).pop(_CHUNK, None)
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
         if len(self.pipeline) >= MAX_AHEAD:
             raise _FloodError
-        if self.parser.should_upgrade() and self._has_body():
-            raise TailraceError("invalid_request", _UPGRADE_WITH_BODY)
+        self._check_framing()
         door = self.server_state.door
         came = door.head_is_whole(self)
         sure = came < MAX_LINE_BYTES and came < door.max_head_bytes
@@ -112,23 +138,34 @@ class HttpProtocol(HttpToolsProtocol):
         assert self.cycle is not None
         self.cycle.message_event = Bell()  # type: ignore[assignment]  # before the cycle's task has its first turn
 
-    def _has_body(self) -> bool:
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
-            for name, value in self.headers
-        )
+    def _check_framing(self) -> None:
+        """TailraceError for a head that another server could read in another way."""
+        hosts, codings, length = 0, [], b""
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings.append(value.strip().lower())
+            elif name == b"content-length":
+                length = value.strip(b"0 ")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise TailraceError("invalid_request", _ONE_HOST)
+        if codings not in ([], [b"chunked"]):
+            raise TailraceError("invalid_request", _OTHER_CODING)
+        if (codings or length) and self.parser.should_upgrade():
+            raise TailraceError("invalid_request", _UPGRADE_WITH_BODY)
 
     def _head_fits(self) -> bool:
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         return len(self.url) <= MAX_LINE_BYTES and size <= self.server_state.door.max_head_bytes
 
     def _refuse(self, error: TailraceError) -> None:
-        extensions: dict[str, Any] = self.scope["extensions"]
-        extensions[REFUSAL] = error
+        _extensions(self.scope)[REFUSAL] = error
 
     def on_message_complete(self) -> None:
         """A request is whole. Its headers are its scope's alone, where they can be forgotten."""
         super().on_message_complete()
+        _extensions(self.scope).pop(_CHUNK, None)
         self.headers = []
         self.server_state.door.request_ended = True
 
@@ -194,6 +231,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._tell_lost is not None:
             self._tell_lost()
+
+
+def _extensions(scope: Any) -> dict[str, Any]:
+    extensions: dict[str, Any] = scope["extensions"]
+    return extensions
+
+
+def _chunk_begun(scope: Any) -> object | None:
+    return None if scope is None else _extensions(scope).get(_CHUNK)
 
 
 class _FloodError(Exception):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.contract.conftest import OURS, needs_our_node
 from tests.support.cluster import Cluster, running_cluster
-from tests.support.wire import GUARD_S, PACED, Wire, assert_problem
+from tests.support.wire import GUARD_S, PACED, Wire, assert_problem, scripted
 
 MOST = 6
 SMALL = {
@@ -44,6 +45,10 @@ async def few(small: Cluster) -> AsyncIterator[Wire]:
     f"{POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}} ",
     f"GET /jobs HTTP/1.1\r\n{CLOSE}A: b\r\n c: d\r\n\r\n",
     f"{POST.replace('close', 'Upgrade, close')}Upgrade: h2c\r\nContent-Length: 2\r\n\r\n{{}}",
+    f"{POST}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\nAuthorization: Bearer x\r\n\r\n",
+    f"{POST}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
+    f"{POST}Host: other\r\nContent-Length: 2\r\n\r\n{{}}",
+    "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n",
     "no request at all\r\n\r\n",
 ])  # fmt: skip
 async def test_what_can_be_read_in_two_ways_is_refused(wire: Wire, request_: str) -> None:
@@ -51,6 +56,48 @@ async def test_what_can_be_read_in_two_ways_is_refused(wire: Wire, request_: str
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 4") == 1
     assert b'"code":"invalid_request"' in answer
+
+
+@pytest.mark.requirement("CX-1")
+@pytest.mark.parametrize("trailer", ["a: b\r\n", "a: ", "a"])
+async def test_what_follows_a_body_without_end_is_refused_at_once_and_not_kept(wire: Wire, trailer: str) -> None:
+    begun = f"{POST}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}".encode()
+    url = urlsplit(wire.url)
+    async with asyncio.timeout(GUARD_S):
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            writer.write(begun)
+            while not reader.at_eof():
+                writer.write(b"b" * 60_000)
+                sent += 60_000
+                assert sent < 32 * 1024 * 1024
+                await writer.drain()
+                await asyncio.sleep(0)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = await reader.read()
+        writer.close()
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.requirement("CX-1")
+@pytest.mark.parametrize("cut", [1, 3, 4, 5])
+async def test_a_chunked_body_is_taken_wherever_its_pieces_are_cut(wire: Wire, cut: int) -> None:
+    body = json.dumps(scripted("hello")).encode()
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:9], body[9:])) + b"0\r\n\r\n"
+    url = urlsplit(wire.url)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in wire.auth.items())
+    async with asyncio.timeout(GUARD_S):
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(f"{POST}{headers}Transfer-Encoding: chunked\r\n\r\n".encode())
+        for at in range(0, len(chunks), cut):
+            writer.write(chunks[at : at + cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 202 ")
 
 
 @pytest.mark.requirement("CX-2")
