@@ -7,6 +7,7 @@ there are two stores, or replicas to be waited for, it goes step by step.
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from shared import metrics
@@ -115,10 +116,15 @@ class Maker:
         waiting = 0 if self._transactions is None else self._transactions.under_way
         return self._room.seen(count + waiting, time.monotonic())
 
-    async def make(self, creation: Creation, place: Place | None = None) -> JobRecord | None:
-        """The job, indexed and offered; None where it was there already. `gone`, or StorageError before its log."""
+    async def make(
+        self, creation: Creation, place: Place | None = None, also: Sequence[Command] = ()
+    ) -> JobRecord | None:
+        """The job, indexed and offered; None where it was there already. `gone`, or StorageError before its log.
+
+        `also`: what is to be done before its log is made, or with it.
+        """
         created_ms = _now_ms()
-        keeping = [] if place is None else place.keeping(creation.deadline_s)
+        keeping = [*also, *([] if place is None else place.keeping(creation.deadline_s))]
         # A server that has forgotten a script is told it by the batcher; until then nobody knows what this one takes.
         if self._transactions is not None and (flags := self._batcher.flags) is not None:
             with suppress(RefusedError):

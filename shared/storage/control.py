@@ -47,17 +47,23 @@ class Control:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def reserve(self, tenant: str, key: str, wanted: Reservation, keep_ms: int) -> Reservation:
-        """The first reservation made under `key`: `wanted` itself, or the one that was there. Kept ≥ 24 h."""
+    async def reserve(self, tenant: str, key: str, wanted: Reservation) -> Reservation:
+        """The first reservation made under `key`: `wanted` itself, or the one that was there. It lapses within minutes
+        where nobody makes the job, and takes `keeping_key` with it."""
         name = keys.idempotency(tenant, key)
         value = f"{wanted.job_id} {wanted.fingerprint}"
         with storage_errors():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.set(name, value, nx=True, px=max(keep_ms, keys.IDEMPOTENCY_MS))
+            pipe.set(name, value, nx=True, px=keys.RESERVED_MS)
             pipe.get(name)
             _, stored = await pipe.execute()
         job_id, _, fingerprint = (stored or value).partition(" ")
         return Reservation(job_id, fingerprint)
+
+    def keeping_key(self, tenant: str, key: str, keep_ms: int) -> Command:
+        """The command, for a transaction, that keeps what `key` stands for: ≥ 24 h. It comes before the job's log, or a
+        crash could leave a job that a retry does not find."""
+        return ("PEXPIRE", keys.idempotency(tenant, key), max(keep_ms, keys.IDEMPOTENCY_MS), "GT")
 
     async def index(self, job: JobKey, created_ms: int, keep_ms: int, also: Sequence[Command] = ()) -> None:
         """List the job as open and among its tenant's, before its log is made: the reaper finds a half-made one."""

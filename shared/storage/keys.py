@@ -22,6 +22,8 @@ COMPACT_FORM_MS = ERASE_MS
 """How long a log's unfinished compact form stays after its last part, where its worker has died: not longer than a
 deleted log itself."""
 IDEMPOTENCY_MS = DAY_MS
+RESERVED_MS = 300_000
+"""How long an Idempotency-Key stands for a job that is not made: a POST that is refused leaves no more than this."""
 
 API_KEYS = "tailrace:keys"
 """Control, hash key id → API key without its secret. Permanent: a key lives until it is revoked, and is listed then."""
@@ -163,5 +165,6 @@ STARTS = "tailrace:starts"
 
 
 def idempotency(tenant: str, key: str) -> str:
-    """Control, string `job fingerprint`: what an Idempotency-Key stands for. 24 h, and not shorter than the job."""
+    """Control, string `job fingerprint`: what an Idempotency-Key stands for. 24 h, and not shorter than the job;
+    while the job is not made, some minutes."""
     return f"tailrace:idem:{tenant}:{hashlib.sha256(key.encode()).hexdigest()}"

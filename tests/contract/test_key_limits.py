@@ -1,13 +1,16 @@
 """The limits of keys and tenants, on two nodes: what is refused, how that is said, and that nobody else feels it."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import redis
 
+from shared.storage.keys import DAY_MS, RESERVED_MS, idempotency
 from tests.contract.conftest import OURS
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.loops import until
@@ -156,6 +159,30 @@ async def test_a_tenant_has_so_many_open_jobs_on_all_nodes_and_an_end_makes_room
 
     for _ in range(10):
         await until(room)
+
+
+@pytest.mark.requirement("ID-9")
+async def test_posts_that_are_refused_leave_no_keys_that_last_and_make_a_job_when_there_is_room(
+    limited: Cluster, callers: Callers
+) -> None:
+    wire, _ = callers("few")
+    await until(lambda: _may_create(wire, "lasts"))
+    jobs = []
+    while (made := await wire.create(scripted(params=SLOW))).status_code == 202:
+        jobs.append(made.json()["id"])
+    for _ in range(2):
+        assert_problem(await wire.create(scripted(params=SLOW), key="refused"), 429, "too_many_jobs")
+    with contextlib.closing(limited.valkey.client()) as store:
+        assert 0 < _left_ms(store, "refused") <= RESERVED_MS
+        assert _left_ms(store, "lasts") > DAY_MS / 2
+        for job in jobs:
+            await wire.cancel(job)
+        await until(lambda: _may_create(wire, "refused"))
+        assert _left_ms(store, "refused") > DAY_MS / 2
+
+
+def _left_ms(store: "redis.Redis", key: str) -> int:
+    return store.pttl(idempotency("few", key))  # type: ignore[return-value]
 
 
 @pytest.mark.requirement("LT-4")

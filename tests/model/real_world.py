@@ -120,9 +120,9 @@ class RealWorld(World):
     def _post(self, wanted: JobKey) -> Callable[[], Coroutine[Any, Any, None]]:
         async def post() -> None:
             control, store = self._callers.control, self._callers.store
-            found = await control.reserve(TENANT, KEY, Reservation(wanted.id, "f"), 60_000)
+            found = await control.reserve(TENANT, KEY, Reservation(wanted.id, "f"))
             if found.job_id == self._job.id:
-                await control.index(self._job, 0, 60_000)
+                await control.index(self._job, 0, 60_000, [control.keeping_key(TENANT, KEY, 60_000)])
                 await store.create(Creation(self._job, self._request, deadline_s=3600, ttl_s=600))
             self.observed.accepted(found.job_id)
 

@@ -26,31 +26,35 @@ async def _index(stores: Stores, *jobs: JobKey, created_ms: int = NOW_MS, keep_m
 async def test_the_first_of_a_hundred_posts_with_one_key_wins(stores: Stores) -> None:
     wanted = [Reservation(new_job().id, f"body{n}") for n in range(100)]
 
-    got = await asyncio.gather(*(stores.control.reserve("acme", "key", one, 1) for one in wanted))
+    got = await asyncio.gather(*(stores.control.reserve("acme", "key", one) for one in wanted))
 
     assert len(set(got)) == 1
     assert got[0] in wanted
-    assert await stores.control.reserve("acme", "key", wanted[0], 1) == got[0]
+    assert await stores.control.reserve("acme", "key", wanted[0]) == got[0]
 
 
 async def test_a_key_means_nothing_to_another_tenant(stores: Stores) -> None:
     one, other = Reservation(new_job().id, "a"), Reservation(new_job().id, "b")
-    assert await stores.control.reserve("acme", "key", one, 1) == one
-    assert await stores.control.reserve("umbrella", "key", other, 1) == other
-    assert await stores.control.reserve("acme", "key2", other, 1) == other
+    assert await stores.control.reserve("acme", "key", one) == one
+    assert await stores.control.reserve("umbrella", "key", other) == other
+    assert await stores.control.reserve("acme", "key2", other) == other
 
 
 @pytest.mark.parametrize(("keep_ms", "at_least_ms"), [(1, 24 * HOUR_MS), (100 * HOUR_MS, 100 * HOUR_MS)])
 async def test_a_key_is_remembered_for_a_day_and_not_shorter_than_its_job(
     stores: Stores, keep_ms: int, at_least_ms: int
 ) -> None:
-    await stores.control.reserve("acme", "key", Reservation(new_job().id, "a"), keep_ms)
+    job = new_job()
+    await stores.control.reserve("acme", "key", Reservation(job.id, "a"))
+    left_ms = await stores.redis.pttl(keys.idempotency("acme", "key"))
+    assert 0 < left_ms <= keys.RESERVED_MS, "not for long while the job is not made"
+    await stores.control.index(job, NOW_MS, 1, [stores.control.keeping_key("acme", "key", keep_ms)])
     left_ms = await stores.redis.pttl(keys.idempotency("acme", "key"))
     assert at_least_ms - 60_000 < left_ms <= at_least_ms
 
 
 async def test_what_clients_choose_as_a_key_is_not_stored_as_one(stores: Stores) -> None:
-    await stores.control.reserve("acme", "tailrace:open}{*\n", Reservation(new_job().id, "a"), 1)
+    await stores.control.reserve("acme", "tailrace:open}{*\n", Reservation(new_job().id, "a"))
     (name,) = await stores.redis.keys("*")
     assert name.removeprefix("tailrace:idem:acme:").isalnum()
 
