@@ -1,4 +1,5 @@
-"""What ends a stream from outside: its client goes, or its node leaves. Then the stream's own task is broken into.
+"""What ends a stream from outside: its client goes or may read no more, or its node leaves. Then the stream's own task
+is broken into.
 
 A task that waits for either beside each stream would weigh more than all that an idle stream needs (decision 0020).
 """
@@ -6,8 +7,9 @@ A task that waits for either beside each stream would weigh more than all that a
 import asyncio
 import random
 import time
+from collections.abc import Set as AbstractSet
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from starlette.types import Receive
 
@@ -16,6 +18,17 @@ from shared.tasks import end
 
 _EARLY_S = 0.1
 """uvloop counts in whole milliseconds and may break in a moment early; and a clock may be set meanwhile."""
+
+
+class Leave(NamedTuple):
+    """A client's leave to read: until `expires_s` (seconds since 1970; None: for good), and as long as none of the keys
+    that it rests on (by id) is taken away."""
+
+    expires_s: float | None = None
+    keys: tuple[str, ...] = ()
+
+
+FOR_GOOD = Leave()
 
 
 class Leaving:
@@ -42,15 +55,14 @@ class Departure:
     """Ends its block in peace as soon as the client is gone, or the node leaves and this stream's turn has come.
 
     `wire`: the connection, which says when it is lost; under a foreign server a task waits for `receive` to say so.
-    `expires_s`: when the client's leave to read ends, seconds since 1970; None: never.
     """
 
-    __slots__ = ("_expires_s", "_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone", "makes_room")
+    __slots__ = ("_leave", "_leaving", "_limit", "_receive", "_watching", "_wire", "client_gone", "makes_room")
 
-    def __init__(self, leaving: Leaving, wire: Wire | None, receive: Receive, expires_s: float | None = None) -> None:
+    def __init__(self, leaving: Leaving, wire: Wire | None, receive: Receive, leave: Leave = FOR_GOOD) -> None:
         self.client_gone = False
         self.makes_room = False
-        self._expires_s = expires_s
+        self._leave = leave
         self._leaving = leaving
         self._wire = wire
         self._receive = receive
@@ -62,8 +74,8 @@ class Departure:
         self._leaving.streams.add(self)
         if self._leaving.done():
             self.node_leaves()
-        if self._expires_s is not None:
-            self._break_at(asyncio.get_running_loop().time() + self._expires_s - time.time())
+        if self._leave.expires_s is not None:
+            self._break_at(asyncio.get_running_loop().time() + self._leave.expires_s - time.time())
         if self._wire is not None:
             self._wire.when_lost(self._client_left)
         else:
@@ -88,7 +100,13 @@ class Departure:
     @property
     def expired(self) -> bool:
         """Whether the client's leave to read has ended."""
-        return self._expires_s is not None and time.time() >= self._expires_s - _EARLY_S
+        return self._leave.expires_s is not None and time.time() >= self._leave.expires_s - _EARLY_S
+
+    def keys_end(self, key_ids: AbstractSet[str]) -> None:
+        """These keys open nothing any more: the client's leave ends with the first that it rests on."""
+        if not key_ids.isdisjoint(self._leave.keys):
+            self._leave = Leave(0.0)
+            self._break_at(0.0)
 
     def node_leaves(self) -> None:
         """Streams leave one after the other, or their readers would all come back in the same moment."""

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Collection
 
+from api.departure import Departure
 from api.tokens import key_id_in, looks_like_token, mint, read
 from shared.errors import StorageError, TailraceError
 from shared.jobs import JobKey
@@ -41,10 +43,11 @@ def refuse_weak_keys(settings: Settings) -> None:
 
 
 class Keyring:
-    """Owned by the node, which keeps `run()` in its task group."""
+    """Owned by the node, which keeps `run()` in its task group. `streams`: the readers at this node."""
 
-    def __init__(self, store: ApiKeys, settings: Settings) -> None:
+    def __init__(self, store: ApiKeys, settings: Settings, streams: Collection[Departure] = ()) -> None:
         self._store = store
+        self._streams = streams
         self._chosen = settings.chosen_keys
         self._signing: list[SigningKey] = settings.signing_keys
         self._fixed = bool(self._signing)
@@ -58,6 +61,8 @@ class Keyring:
         self._looking = asyncio.Lock()
         self._asking = asyncio.Lock()
         self._used_ms: dict[str, int] = {}
+        self._ended: set[str] = set()
+        """The keys, by id, that the last look found to be taken away."""
 
     @property
     def is_open(self) -> bool:
@@ -139,12 +144,24 @@ class Keyring:
         version = await self._store.version()
         if version:
             self._may_open = False  # for good: a store that has lost its keys since must open no door
+        made, signing = self._made, self._signing
         if version != self._version:
-            self._made = {key.id: key for key in await self._store.all()}
+            made = {key.id: key for key in await self._store.all()}
         if not self._fixed:
             # Each time: another node may have had to make the first one again, in a store that lost it.
-            self._signing = await self._store.signing_keys()
-        self._version = version
+            signing = await self._store.signing_keys()
+        revoked = _revoked(made) - _revoked(self._made)
+        dropped = {key.id for key in self._signing} - {key.id for key in signing} if version else set()
+        self._made, self._signing, self._version = made, signing, version
+        self._end_streams(revoked, dropped)
+
+    def _end_streams(self, revoked: set[str], dropped: set[str]) -> None:
+        """A stream ends with the key that it was opened with, and with the one that signed its token."""
+        before, self._ended = self._ended, revoked | dropped
+        # Those of the look before, too: of a request that was let in just then the stream had not begun yet.
+        if ended := before | self._ended:
+            for stream in tuple(self._streams):
+                stream.keys_end(ended)
 
     async def _look_soon(self) -> None:
         """Return after a look that began since. All who come meanwhile share it: a 401 would be the end for a reader
@@ -174,3 +191,7 @@ class Keyring:
             except Exception:
                 # Whatever stands in the store: those who have a key that is known must not pay for it.
                 log.exception("keys")
+
+
+def _revoked(keys: dict[str, ApiKey]) -> set[str]:
+    return {key.id for key in keys.values() if key.revoked_ms is not None}

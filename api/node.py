@@ -113,7 +113,8 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
         spending = Spending(table, limit_store)
         reaper = Reaper(store, control, queue, owner=name, lease_s=settings.lease_s, spending=spending)
         attendance = Attendance(store)
-        keyring = Keyring(ApiKeys(control_redis), settings)
+        leaving = Leaving(settings.drain_spread_s)
+        keyring = Keyring(ApiKeys(control_redis), settings, leaving.streams)
         await keyring.open_up()
         limiter = Limiter(settings, table, limit_store, lambda: not keyring.is_open, PATIENCE_S)
         readers, load = Readers(limit_store, name), Load(settings, control, store)
@@ -134,7 +135,6 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
             if transactions is not None:
                 running.append(transactions.run())
             loops = [group.create_task(loop) for loop in running]
-            leaving = Leaving(settings.drain_spread_s)
             try:
                 yield Node(
                     settings,

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api import sse
 from api.attendance import asks
 from api.connection import Wire, abort, wire_of
-from api.departure import Departure
+from api.departure import FOR_GOOD, Departure, Leave
 from api.dialects import Dialect
 from api.node import Node
 from api.reader import Lost, Reader, Run, Start
@@ -51,7 +51,7 @@ class EventStream(Response):
         headers: dict[str, str],
         *,
         made_here: bool,
-        expires_s: float | None = None,
+        leave: Leave = FOR_GOOD,
         seat: Seat | None = None,
     ) -> None:
         super().__init__(status_code=200, headers={**sse.HEADERS, **headers})
@@ -61,7 +61,7 @@ class EventStream(Response):
         self._start = start
         self._dialect = dialect
         self._made_here = made_here
-        self._expires_s = expires_s
+        self._leave = leave
         self._seat = seat
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
@@ -74,7 +74,7 @@ class EventStream(Response):
         attended = self._record.key if asks(self._record) else None
         stream = _Stream(self._node, self._start, self._dialect, send, wire_of(scope), self.raw_headers)
         reader = self._node.reader(self._record.key, together=self._dialect.joins)
-        more = {"made_here": self._made_here, "expires_s": self._expires_s, "seat": self._seat}
+        more = {"made_here": self._made_here, "leave": self._leave, "seat": self._seat}
         return stream.run(reader, attended, scope, receive, **more)  # type: ignore[arg-type]
 
 
@@ -109,14 +109,14 @@ class _Stream:
         receive: Receive,
         *,
         made_here: bool,
-        expires_s: float | None,
+        leave: Leave,
         seat: Seat | None,
     ) -> None:
         """Serve it. `attended`: the job, where it is to be known that somebody reads it. `seat`: what the reader is
         counted by."""
         whole = False
         with metrics.READERS.track_inprogress(), self._node.attendance.reading(attended):
-            async with Departure(self._node.leaving, self._wire, receive, expires_s) as departure:
+            async with Departure(self._node.leaving, self._wire, receive, leave) as departure:
                 with nullcontext() if seat is None else self._node.readers.reading(seat, departure):
                     whole = await self._write(reader, begin=made_here)
         gone = departure.client_gone and not whole

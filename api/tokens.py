@@ -4,6 +4,7 @@ JSON Web Tokens (RFC 7519), HS256 and nothing else, signed with a key that all n
 both verify (`kid`). A token names the key that it was minted with, and ends with it where `tailrace keys` made that.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,17 @@ def read(token: str, key: SigningKey) -> Capability:
     except (jwt.PyJWTError, ValueError, AttributeError):
         raise TailraceError("unauthorized") from None
     # Limits count by the key that stands behind the token, or each token would have limits of its own.
-    principal = Principal(job.tenant, rights & GRANTABLE, claims["key"], job.id, float(claims["exp"]))
+    principal = Principal(job.tenant, rights & GRANTABLE, claims["key"], job.id, float(claims["exp"]), key.id)
     return Capability(principal, claims["key"])
 
 
-def expiry(deadline_ms: int, ttl_s: float | None, slack_s: float) -> int:
+def expiry(by: Principal, deadline_ms: int, ttl_s: float | None, slack_s: float) -> int:
     """When a token ends, seconds since 1970: `slack_s` after the job's deadline (after now, where that has passed), or
-    after `ttl_s`, where that is sooner."""
+    after `ttl_s`, or with the key that it is minted with, where that is sooner."""
     now_s = time.time()
-    latest_s = round(max(deadline_ms / 1000, now_s) + slack_s)
-    return latest_s if ttl_s is None else min(latest_s, round(now_s + ttl_s))
+    ends_s = [max(deadline_ms / 1000, now_s) + slack_s]
+    if ttl_s is not None:
+        ends_s.append(now_s + ttl_s)
+    if by.expires_s is not None:
+        ends_s.append(math.floor(by.expires_s))
+    return round(min(ends_s))

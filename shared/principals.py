@@ -18,6 +18,7 @@ MIN_KEY_CHARACTERS = 22
 """What 128 random bits take in base64: a key of fewer characters can be guessed."""
 
 
+_NO_KEY = "is set and holds no key, and without keys everybody could do everything. Give it one, or leave it out."
 MIN_SIGNING_CHARACTERS = 32
 """A secret for HS256 is at least as long as its digest (RFC 7518 §3.2)."""
 
@@ -39,9 +40,10 @@ OPEN_TENANT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `id`: what limits count by, and what a log may say.
+    """Who asks. `id`: its API key, which limits count by and a log may name.
 
-    `job_id`: the only job that it may touch. `expires_s`: when its leave ends, seconds since 1970.
+    `job_id`: the only job that it may touch. `expires_s`: when its leave ends, seconds since 1970. `signed_with`: the
+    signing key of its token.
     """
 
     tenant: str
@@ -49,6 +51,7 @@ class Principal:
     id: str
     job_id: str | None = None
     expires_s: float | None = None
+    signed_with: str | None = None
 
     def may(self, right: Right) -> bool:
         """Whether it has the right."""
@@ -84,7 +87,12 @@ class ApiKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def principal(self) -> Principal:
         """Who asks with it."""
-        return Principal(self.tenant, frozenset(self.rights), self.id)
+        return Principal(self.tenant, frozenset(self.rights), self.id, expires_s=self.expires_s)
+
+    @property
+    def expires_s(self) -> float | None:
+        """When it ends, seconds since 1970."""
+        return None if self.expires_ms is None else self.expires_ms / 1000
 
 
 class SigningKey(msgspec.Struct, frozen=True):
@@ -160,7 +168,11 @@ def parse_chosen(text: str, where: str) -> dict[str, ApiKey]:
         tenant, mark, key = part.partition(":")
         if not mark or not key or not TENANT.fullmatch(tenant):
             raise ValueError(f"{where} is tenant:key,tenant:key; a tenant is up to 64 letters, digits, - and _")
+        if key.count(".") == 2:
+            raise ValueError(f"{where}: a key with two dots would be read as a capability token; choose another")
         made = chosen_key(tenant, key)
         if table.setdefault(made.digest, made).tenant != tenant:
             raise ValueError(f"{where} gives one key to two tenants")
+    if text and not table:
+        raise ValueError(f"{where} {_NO_KEY}")
     return table

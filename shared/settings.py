@@ -201,7 +201,7 @@ class Settings(BaseSettings):
                 text = Path(self.api_keys_file).read_text()
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"TAILRACE_API_KEYS_FILE cannot be read: {type(error).__name__}") from None
-            for digest, key in parse_chosen(text, "TAILRACE_API_KEYS_FILE").items():
+            for digest, key in parse_chosen(text or "\n", "TAILRACE_API_KEYS_FILE").items():
                 if table.setdefault(digest, key).tenant != key.tenant:
                     raise ValueError("TAILRACE_API_KEYS and TAILRACE_API_KEYS_FILE give one key to two tenants")
         return table
@@ -216,6 +216,8 @@ class Settings(BaseSettings):
                 text += "\n" + Path(self.encryption_keys_file).read_text()
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"TAILRACE_ENCRYPTION_KEYS_FILE cannot be read: {type(error).__name__}") from None
+            if not parse_ring(text, "TAILRACE_ENCRYPTION_KEYS"):
+                raise ValueError("TAILRACE_ENCRYPTION_KEYS_FILE holds no key, and nothing would be sealed.")
         return parse_ring(text, "TAILRACE_ENCRYPTION_KEYS")
 
     @property

@@ -4,10 +4,12 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
+from fastapi.security import APIKeyCookie, APIKeyQuery
 from starlette.responses import Response
 
-from api.auth import MayCancel, MayRead
+from api.auth import COOKIE, MayCancel, MayRead
 from api.connection import CloseWithoutAnswerError
+from api.departure import Leave
 from api.dialects import Dialect
 from api.node import Node, node_dependency
 from api.reader import Start
@@ -44,11 +46,20 @@ def job_of(principal: Principal, job_id: str) -> JobKey:
 _JobId = Annotated[str, Path(description="the job's id")]
 
 
-async def _job_to_read(principal: MayRead, job_id: _JobId) -> JobKey:
+# For the OpenAPI document alone: `principal_of` has looked at them.
+_InQuery = Annotated[
+    str | None, Depends(APIKeyQuery(name="token", auto_error=False, description="A capability token of this job."))
+]
+_InCookie = Annotated[
+    str | None, Depends(APIKeyCookie(name=COOKIE, auto_error=False, description="A capability token of this job."))
+]
+
+
+async def _job_to_read(principal: MayRead, job_id: _JobId, _query: _InQuery, _cookie: _InCookie) -> JobKey:
     return job_of(principal, job_id)
 
 
-async def _job_to_cancel(principal: MayCancel, job_id: _JobId) -> JobKey:
+async def _job_to_cancel(principal: MayCancel, job_id: _JobId, _query: _InQuery, _cookie: _InCookie) -> JobKey:
     return job_of(principal, job_id)
 
 
@@ -109,9 +120,8 @@ def _event_stream(
     dialect.about(record.request.model)
     limits = node.limiter.of(principal)
     seat = Seat(principal.id, record.key.id, limits) if limits.on_readers else None
-    return EventStream(
-        node, record, start, dialect, headers, made_here=made_here, expires_s=principal.expires_s, seat=seat
-    )
+    leave = Leave(principal.expires_s, tuple(filter(None, (principal.id, principal.signed_with))))
+    return EventStream(node, record, start, dialect, headers, made_here=made_here, leave=leave, seat=seat)
 
 
 async def _nothing_follows(node: Node, record: JobRecord, start: Start) -> bool:

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import tokens
-from api.auth import MayRead, MaySubmit
+from api.auth import MayCancel, MayRead, MaySubmit, demand
 from api.dialects import dialect
 from api.intake import check_key, take_in
 from api.node import Node
 from api.problems import documented
 from api.routes.common import JobToCancel, JobToRead, KeyHeader, NodeDep, created
 from api.schemas import JobIn, JobList, JobOut
-from api.views import new_view, whole_view
+from api.views import new_view, view_for, whole_view
 from shared.errors import StorageError, TailraceError
 from shared.jobs import JOB_ID_PATTERN, JobKey, JobRecord, Status, is_job_id
 from shared.principals import Principal, Right
@@ -33,7 +33,11 @@ LIST_PAGES = 8
     response_model=JobOut,
     summary="Ask for a generation",
     responses={
-        200: {"description": "A replay of an Idempotency-Key, or the events themselves", "content": _SSE},
+        200: {
+            "description": "A replay of an Idempotency-Key, or the events themselves",
+            "model": JobOut,
+            "content": _SSE,
+        },
         **documented(
             "invalid_request",
             "invalid_json",
@@ -70,15 +74,18 @@ async def create(
 
 async def answer(node: Node, principal: Principal, body: JobIn, idempotency_key: str | None, accept: str) -> Response:
     """Take the job in; the answer is the job, or its events where they are accepted."""
+    streams = "text/event-stream" in accept
+    if streams:
+        demand(principal, Right.READ)
     asked = body.to_request(node.settings, faults=node.faults_on_request)
     record, replayed = await take_in(node, principal, asked, check_key(idempotency_key))
     # A node that is leaving still names the job that it made; its events are to be had from another.
-    if "text/event-stream" in accept and not node.leaving.done():
+    if streams and not node.leaving.done():
         return created(node, record, dialect("native"), principal, replayed=replayed)
     headers = {"Location": f"/jobs/{record.key.id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
-        return JSONResponse(await whole_view(node, record), 200, headers)
+        return JSONResponse(await view_for(node, record, principal), 200, headers)
     return JSONResponse({**new_view(record), **_read_token(node, principal, record)}, 202, headers)
 
 
@@ -86,7 +93,7 @@ def _read_token(node: Node, principal: Principal, record: JobRecord) -> dict[str
     """For the browser that is to read the job, where a key is needed for that and this one may read."""
     if node.keyring.is_open or not principal.may(Right.READ):
         return {}
-    expires_s = tokens.expiry(record.deadline_ms, None, node.settings.token_slack_s)
+    expires_s = tokens.expiry(principal, record.deadline_ms, None, node.settings.token_slack_s)
     try:
         return {"read_token": node.keyring.mint(record.key, principal, frozenset({Right.READ}), expires_s)}
     except StorageError:
@@ -97,7 +104,7 @@ def _read_token(node: Node, principal: Principal, record: JobRecord) -> dict[str
     "/jobs",
     response_model=JobList,
     summary="The caller's jobs, newest first",
-    responses=documented("invalid_request", "unauthorized", "forbidden", "rate_limited"),
+    responses=documented("invalid_request", "unauthorized", "forbidden", "rate_limited", "storage_unavailable"),
 )
 async def list_jobs(
     node: NodeDep,
@@ -134,7 +141,7 @@ async def list_jobs(
     "/jobs/{job_id}",
     response_model=JobOut,
     summary="A job",
-    responses=documented("not_found", "gone", "unauthorized", "forbidden", "rate_limited"),
+    responses=documented("not_found", "gone", "unauthorized", "forbidden", "rate_limited", "storage_unavailable"),
 )
 async def show(job: JobToRead, node: NodeDep) -> Response:
     """With its text so far and the cursor that the text ends at: `last_event_id`."""
@@ -149,13 +156,13 @@ async def show(job: JobToRead, node: NodeDep) -> Response:
     summary="Cancel a job",
     responses=documented("not_found", "gone", "unauthorized", "forbidden", "rate_limited", "storage_unavailable"),
 )
-async def cancel(job: JobToCancel, node: NodeDep) -> Response:
+async def cancel(principal: MayCancel, job: JobToCancel, node: NodeDep) -> Response:
     """Answers when the terminal event is in the log; a finished job is returned as it is."""
     record = await node.store.show(job)
     if await node.store.cancel(job, "user"):
         await node.control.close(job)
         await _withdraw(node, job, record.epoch)
-    return JSONResponse(await whole_view(node, await node.store.show(job)))
+    return JSONResponse(await view_for(node, await node.store.show(job), principal))
 
 
 @router.delete(

@@ -51,7 +51,7 @@ async def mint(
     for right in rights:
         demand(principal, right)
     record = await node.store.show(job)
-    expires_s = tokens.expiry(record.deadline_ms, body.ttl_s, node.settings.token_slack_s)
+    expires_s = tokens.expiry(principal, record.deadline_ms, body.ttl_s, node.settings.token_slack_s)
     token = node.keyring.mint(job, principal, rights, expires_s)
     answer = JSONResponse(
         {"token": token, "rights": sorted(rights), "expires_at": rfc3339(expires_s * 1000)},

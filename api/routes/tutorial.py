@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api.auth import MaySubmit
+from api.auth import MaySubmit, demand
 from api.dialects import dialect
 from api.intake import check_key, take_in
 from api.node import Node
@@ -13,7 +13,7 @@ from api.problems import documented
 from api.routes.common import KeyHeader, NodeDep, created
 from api.schemas import AnthropicIn, ChatIn, MessageOnlyIn
 from shared.jobs import JobRequest, Message
-from shared.principals import Principal
+from shared.principals import Principal, Right
 
 router = APIRouter(tags=["chat"])
 
@@ -23,10 +23,13 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
         200: {"description": "The answer", "content": {"text/event-stream": {"example": example}}},
         **documented(
             "invalid_request",
+            "invalid_json",
             "unauthorized",
             "forbidden",
             "idempotency_conflict",
             "gone",
+            "payload_too_large",
+            "unsupported_media_type",
             "queue_full",
             "rate_limited",
             "too_many_jobs",
@@ -34,6 +37,7 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
             "storage_unavailable",
             "storage_full",
             "overloaded",
+            "draining",
         ),
     }
 
@@ -44,6 +48,7 @@ _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 async def _answer(
     node: Node, principal: Principal, request: JobRequest, dialect_name: str, key: str | None
 ) -> Response:
+    demand(principal, Right.READ)
     record, replayed = await take_in(node, principal, request, check_key(key))
     return created(node, record, dialect(dialect_name), principal, replayed=replayed)
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.cluster import GUARD_S, clean_environment, until
 from tests.support.up import running_up
+from tests.support.wire import PACED, Wire, scripted
 
 JOB = {"provider": "scripted", "model": "demo", "prompt": "go", "params": {"tokens": 3}}
 
@@ -56,6 +58,10 @@ def _status(up: Service, key: str | None, method: str = "GET", path: str = "/job
     return httpx2.request(method, up.url + path, headers=headers, json=body, timeout=GUARD_S).status_code
 
 
+def _closed_to_all_but(up: Service, *keys: str) -> None:
+    until(lambda: [_status(up, key) for key in (None, *keys)] == [401] + [200] * len(keys))
+
+
 def test_keys_open_and_close_a_running_service(up: Service) -> None:
     assert _status(up, None) == 200
     old, new = _made(up, "acme", "--label", "backend"), _made(up, "acme")
@@ -83,6 +89,44 @@ def test_a_key_does_what_it_was_made_for_until_its_end(up: Service) -> None:
     job = httpx2.post(f"{up.url}/jobs", headers={"Authorization": f"Bearer {short}"}, json=JOB).json()
     until(lambda: _status(up, short) == 401)
     assert _status(up, job["read_token"], path=f"/jobs/{job['id']}") == 401, "its tokens end with it"
+
+
+@pytest.mark.requirement("TK-6")
+async def test_streams_end_with_the_key_that_opened_them_and_with_the_one_that_signed_their_token(up: Service) -> None:
+    for name in ("revoked", "dropped"):
+        key, other = _made(up, "acme"), _made(up, "acme")
+        _closed_to_all_but(up, key["key"], other["key"])
+        async with AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(Wire(up.url, one["key"])) for one in (key, other)]
+            job = (await wires[0].create(scripted(params=PACED))).json()
+            by_token = await stack.enter_async_context(Wire(up.url, job["read_token"]))
+            ending = [by_token] if name == "dropped" else [wires[0], by_token]
+            staying = [wires[0], wires[1]] if name == "dropped" else [wires[1]]
+            tails = [await stack.enter_async_context(wire.tail(job["id"])) for wire in ending]
+            chat = await stack.enter_async_context(by_token.tail(job["id"], dialect="chat"))
+            stayed = [await stack.enter_async_context(wire.tail(job["id"])) for wire in staying]
+            for tail in (*tails, chat, *stayed):
+                await tail.until(lambda seen: bool(seen.frames))
+            command = ("revoke", key["id"]) if name == "revoked" else ("rotate", "--drop-old")
+            assert _keys(*command, "--data-dir", str(up.data_dir)).returncode == 0
+            for tail in tails:
+                assert (await tail.end()).names[-1] == "token_expired", name
+            with pytest.raises(Exception, match=r"closed|disconnect|incomplete|peer"):
+                await chat.end()
+            await wires[1].cancel(job["id"])
+            assert [(await tail.end()).names[-1] for tail in stayed] == ["cancelled"] * len(stayed), name
+
+
+@pytest.mark.requirement("TK-6")
+async def test_a_stream_ends_when_its_key_does(up: Service) -> None:
+    short, other = _made(up, "acme", "--expires", "4s"), _made(up, "acme")
+    _closed_to_all_but(up, short["key"], other["key"])
+    async with Wire(up.url, short["key"]) as wire, Wire(up.url, other["key"]) as owner:
+        job = (await owner.create(scripted(params=PACED))).json()["id"]
+        minted = (await wire.ask("POST", f"/jobs/{job}/tokens", {})).json()
+        async with wire.tail(job) as by_key, Wire(up.url, minted["token"]) as page, page.tail(job) as by_token:
+            assert [(await tail.end()).names[-1] for tail in (by_key, by_token)] == ["token_expired"] * 2
+        await owner.cancel(job)
 
 
 def test_the_list_shows_whose_and_for_what_and_no_key(up: Service) -> None:

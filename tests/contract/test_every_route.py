@@ -131,6 +131,43 @@ async def test_every_route_wants_one_right_and_a_key_without_it_is_forbidden(str
     assert wanted["GET", "/metrics"] == [Right.ADMIN]
 
 
+@pytest.mark.requirement("AU-5")
+async def test_a_key_that_may_only_submit_reads_no_answer_by_any_way_to_submit(strict: Strict) -> None:
+    document = await _document(strict)
+    posts = [(path, body) for method, path, body in routes(document) if method == "POST" and "{job_id}" not in path]
+    async with (
+        Wire(strict.acme.url, await _key(strict, "acme", "submit")) as writer,
+        Wire(strict.acme.url, await _key(strict, "acme", "submit,read")) as both,
+    ):
+        made = await writer.create(scripted("words of acme"), key="only-submits")
+        assert (made.status_code, "read_token" in made.json()) == (202, False)
+        await strict.acme.ended(made.json()["id"])
+        again = await writer.create(scripted("words of acme"), key="only-submits")
+        assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
+        assert "words of acme" not in again.text
+        assert (await both.create(scripted("words of acme"), key="only-submits")).json()["text"] == "words of acme"
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": "only-submits"}
+        assert len(posts) >= 5
+        for path, body in posts:
+            asked = scripted("words of acme") if path == "/jobs" else body
+            assert_problem(await writer.ask("POST", path, asked, headers=headers), 403, "forbidden")
+        shown = await both.ask("POST", "/jobs", scripted("words of acme"), headers=headers)
+        assert "words of acme" in shown.text
+
+
+@pytest.mark.requirement("AU-5")
+async def test_who_may_only_cancel_reads_nothing_of_the_job(strict: Strict) -> None:
+    job = (await strict.acme.create(scripted("words of acme", metadata={"case": "secret"}))).json()["id"]
+    await strict.acme.ended(job)
+    token = (await strict.acme.ask("POST", f"/jobs/{job}/tokens", {"rights": ["cancel"]})).json()["token"]
+    for key in (await _key(strict, "acme", "cancel"), token):
+        async with Wire(strict.acme.url, key) as wire:
+            answer = await wire.ask("POST", f"/jobs/{job}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "done")
+        assert "words of acme" not in answer.text
+        assert "secret" not in answer.text
+
+
 @pytest.mark.requirement("AU-6")
 @needs_our_node
 async def test_a_page_whose_name_was_made_to_mean_this_machine_gets_nothing_from_a_node_without_keys(

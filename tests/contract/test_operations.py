@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -171,6 +172,28 @@ async def test_the_description_shows_streams_and_problems_with_examples(wire: Wi
     for status in ("400", "404", "410"):
         for code, example in events[status]["content"]["application/problem+json"]["examples"].items():
             assert example["value"]["status"] == CODES[code].status == int(status)
+
+
+@pytest.mark.requirement("OP-3")
+async def test_the_description_names_both_ways_in_which_a_create_is_answered_with_200(wire: Wire) -> None:
+    described = (await description(wire))["paths"]["/jobs"]["post"]["responses"]["200"]["content"]
+    key = {"Idempotency-Key": f"described-{uuid4()}"}
+    await wire.create(scripted("hello"), key=key["Idempotency-Key"])
+    for accept in ("application/json", "text/event-stream"):
+        answer = await wire.ask("POST", "/jobs", scripted("hello"), headers={**key, "Accept": accept})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] == accept
+        assert accept in described
+    assert described["application/json"]["schema"] == {"$ref": "#/components/schemas/JobOut"}
+
+
+@pytest.mark.requirement("TK-2")
+async def test_the_description_names_every_way_to_show_a_token(wire: Wire) -> None:
+    found = await description(wire)
+    ways = {(scheme["type"], scheme.get("in")) for scheme in found["components"]["securitySchemes"].values()}
+    assert ways == {("http", None), ("apiKey", "query"), ("apiKey", "cookie")}
+    assert len(found["paths"]["/jobs/{job_id}/events"]["get"]["security"]) == 3
+    assert len(found["paths"]["/jobs"]["post"]["security"]) == 1
 
 
 @pytest.mark.requirement("OP-4")

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from api.connection import wire_of
-from api.departure import Departure, Leaving
+from api.departure import Departure, Leave, Leaving
 from tests.support.loops import GUARD_S, end, until
 from tests.support.serving import address_of, serving
 
@@ -143,9 +143,9 @@ async def test_a_stream_that_is_broken_into_a_moment_before_its_token_ends_has_e
 
     now_s = 1_000_000.0
     monkeypatch.setattr("api.departure.time.time", lambda: now_s)
-    async with asyncio.timeout(GUARD_S), Departure(Leaving(0.0), None, never, now_s + 0.002) as departure:
+    async with asyncio.timeout(GUARD_S), Departure(Leaving(0.0), None, never, Leave(now_s + 0.002)) as departure:
         await never()
     assert departure.expired
-    async with Departure(Leaving(0.0), None, never, now_s + 60) as departure:
+    async with Departure(Leaving(0.0), None, never, Leave(now_s + 60)) as departure:
         pass
     assert not departure.expired

@@ -91,7 +91,7 @@ def test_the_control_store_is_the_log_store_unless_it_is_named() -> None:
 
 @pytest.mark.parametrize(("text", "chains"), [
     ("", {}),
-    (" , ", {}),
+    ("", {}),
     ("support=myapp.chains:support", {"support": "myapp.chains:support"}),
     (" a = x:y , b=z.w:v.u, ", {"a": "x:y", "b": "z.w:v.u"}),
     ("a=x:y=z", {"a": "x:y=z"}),
@@ -122,7 +122,7 @@ def test_a_chain_that_is_not_name_module_attribute_is_refused_with_the_part(
 
 @pytest.mark.parametrize(("text", "keys"), [
     ("", {}),
-    (" , ", {}),
+    ("", {}),
     ("acme:s3cret", {"s3cret": "acme"}),
     (" acme:one , acme:two,b_-9:three,", {"one": "acme", "two": "acme", "three": "b_-9"}),
     ("acme:with:colons:", {"with:colons:": "acme"}),
@@ -187,3 +187,24 @@ def test_what_is_wrong_with_the_settings_is_said_without_showing_a_key(monkeypat
     with pytest.raises(ValueError, match="TAILRACE_LEASE_RENEW_S") as caught:
         Settings()
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# acme:key\n", ",\n"])
+def test_a_file_of_keys_without_a_key_opens_no_door_and_seals_nothing_in_silence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(ValueError, match="TAILRACE_API_KEYS_FILE is set and holds no key"):
+        _ = Settings(api_keys_file=str(tmp_path / "keys")).chosen_keys
+    with pytest.raises(ValueError, match="TAILRACE_ENCRYPTION_KEYS_FILE holds no key"):
+        _ = Settings(encryption_keys_file=str(tmp_path / "keys")).encryption_ring
+
+
+def test_a_setting_of_keys_without_a_key_opens_no_door() -> None:
+    with pytest.raises(ValueError, match="TAILRACE_API_KEYS is set and holds no key"):
+        _ = Settings(api_keys=" , ").chosen_keys
+    assert Settings(api_keys="").chosen_keys == {}
+
+
+def test_a_chosen_key_that_would_be_read_as_a_token_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="capability token") as caught:
+        _ = Settings(api_keys="acme:visible.with.dots").chosen_keys
+    assert "visible" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Capability tokens: one job, some rights, for a while, and nothing that a stranger can make or stretch."""
 
 import time
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from api import tokens
 from shared.errors import TailraceError
 from shared.jobs import JobKey, new_job_id
-from shared.principals import Right, SigningKey, new_signing_key, parse_signing_keys
+from shared.principals import OPEN, Right, SigningKey, new_signing_key, parse_signing_keys
 
 JOB = JobKey("acme", new_job_id())
 KEY = new_signing_key(0)
@@ -77,10 +78,12 @@ def test_what_is_no_token_names_no_key(given: str) -> None:
 def test_a_token_lives_as_long_as_its_job_may_and_some_minutes_and_not_longer() -> None:
     now = time.time()
     later_ms = round((now + 3600) * 1000)
-    assert abs(tokens.expiry(later_ms, None, 600.0) - (now + 4200)) < 2
-    assert abs(tokens.expiry(later_ms, 30, 600.0) - (now + 30)) < 2
-    assert abs(tokens.expiry(later_ms, 10**9, 600.0) - (now + 4200)) < 2
-    assert abs(tokens.expiry(0, None, 600.0) - (now + 600)) < 2, "a job that has ended can be read as well"
+    assert abs(tokens.expiry(OPEN, later_ms, None, 600.0) - (now + 4200)) < 2
+    assert abs(tokens.expiry(OPEN, later_ms, 30, 600.0) - (now + 30)) < 2
+    assert abs(tokens.expiry(OPEN, later_ms, 10**9, 600.0) - (now + 4200)) < 2
+    assert abs(tokens.expiry(OPEN, 0, None, 600.0) - (now + 600)) < 2, "a job that has ended can be read as well"
+    brief = replace(OPEN, expires_s=now + 9.9)
+    assert tokens.expiry(brief, later_ms, 30, 600.0) == int(now + 9.9), "nor longer than the key that it is minted with"
 
 
 def test_signing_keys_of_a_setting_are_read_in_order_and_weak_ones_are_refused_without_being_shown() -> None:
