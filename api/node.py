@@ -11,6 +11,7 @@ from api.attendance import Attendance
 from api.departure import Leaving
 from api.keyring import Keyring
 from api.limits import Limiter
+from api.listing import Lists
 from api.load import Load
 from api.making import Maker
 from api.permits import PATIENCE_S
@@ -57,6 +58,7 @@ class Node:
     limiter: Limiter
     readers: Readers
     load: Load
+    lists: Lists
 
     @property
     def faults_on_request(self) -> bool:
@@ -150,6 +152,7 @@ async def running_node(settings: Settings) -> AsyncIterator[Node]:
                     limiter,
                     readers,
                     load,
+                    Lists(control, store),
                 )
             finally:
                 await end(*loops)

@@ -1,7 +1,7 @@
 """/jobs: create, show, list, cancel, delete."""
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -23,8 +23,6 @@ from shared.queue import offer_id
 router = APIRouter(tags=["jobs"])
 
 _SSE = {"text/event-stream": {"schema": {"type": "string"}, "example": "id: 0-1\nevent: queued\ndata: {…}\n\n"}}
-LIST_PAGES = 8
-"""How many pages of the index a list with a status filter looks at before it hands the rest to the next call."""
 
 
 @router.post(
@@ -120,21 +118,8 @@ async def list_jobs(
         raise TailraceError("forbidden", "This token is for one job alone; a list takes a key.")
     if after is not None and not is_job_id(after):
         raise TailraceError("invalid_request", "after: send what `next` held.", field="after")
-    found: list[dict[str, Any]] = []
-    position, more = after, True
-    for _ in range(LIST_PAGES):
-        ids = await node.control.jobs_before(principal.tenant, position, limit)
-        records = await node.store.show_many([JobKey(principal.tenant, job_id) for job_id in ids])
-        for job_id, record in zip(ids, records, strict=True):
-            if len(found) == limit:
-                break
-            position = job_id
-            if record is not None and status in (None, record.status):
-                found.append(record.view())
-        more = len(ids) == limit or len(found) == limit
-        if len(found) == limit or not more:
-            break
-    return JSONResponse({"data": found, "next": position if more else None})
+    page = await node.lists.page(principal.tenant, status, after, limit)
+    return JSONResponse({"data": page.jobs, "next": page.next})
 
 
 @router.get(

@@ -91,7 +91,7 @@ def test_the_control_store_is_the_log_store_unless_it_is_named() -> None:
 
 @pytest.mark.parametrize(("text", "chains"), [
     ("", {}),
-    ("", {}),
+    (" , ", {}),
     ("support=myapp.chains:support", {"support": "myapp.chains:support"}),
     (" a = x:y , b=z.w:v.u, ", {"a": "x:y", "b": "z.w:v.u"}),
     ("a=x:y=z", {"a": "x:y=z"}),
@@ -121,7 +121,6 @@ def test_a_chain_that_is_not_name_module_attribute_is_refused_with_the_part(
 
 
 @pytest.mark.parametrize(("text", "keys"), [
-    ("", {}),
     ("", {}),
     ("acme:s3cret", {"s3cret": "acme"}),
     (" acme:one , acme:two,b_-9:three,", {"one": "acme", "two": "acme", "three": "b_-9"}),
