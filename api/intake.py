@@ -58,7 +58,7 @@ async def take_in(
         keep_ms = round(settings.job_deadline_s * 1000) + OPEN_SLACK_MS + ttl_s * 1000
         keeping.append(node.control.keeping_key(tenant, idempotency_key, keep_ms))
     node.load.find_room(tenant)
-    place = await node.maker.find_room(job, limits)
+    place = await node.maker.find_room(job, limits, node.load.share(request, limits, ttl_s))
     if time.time() - began_s > RESERVED_MS / 2000:
         # A machine that slept meanwhile: its record may have lapsed, and the key may be another job's by now.
         raise StorageError("storage_unavailable", retry_after_s=1)

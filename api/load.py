@@ -13,17 +13,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 
+import msgspec
+
 from shared import metrics
 from shared.errors import StorageError, TailraceError
+from shared.jobs import JobRequest
+from shared.limits import Limits
 from shared.settings import Settings
 from shared.storage.control import Control
 from shared.storage.jobs import JobStore
+from shared.storage.limits import NO_SHARE, Share
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 _MEMORY_AGAIN_S = 60.0
 """A store without a limit may be given one while it runs."""
+_JOB_BYTES = 2048
+"""What a job takes beside its prompt: record, log, index."""
 _STALE_S = 5.0
 """What was seen longer ago says nothing: then the store is away, and refuses for itself."""
 
@@ -86,6 +93,7 @@ class Load:
         self._taken: Counter[str] = Counter()
         self._work_s = self._memory_s = self._memory_due_s = float("-inf")
         self._full = False
+        self._most_bytes = 0
 
     def find_room(self, tenant: str) -> None:
         """Nothing, or TailraceError `overloaded` or `storage_full` where no new job may be taken now."""
@@ -99,6 +107,19 @@ class Load:
                 metrics.REFUSALS.labels("wait").inc()
                 raise TailraceError("overloaded", retry_after_s=min(60.0, max(1.0, wait_s - most_s)))
         self._taken[tenant] += 1
+
+    def share(self, request: JobRequest, limits: Limits, ttl_s: int) -> Share:
+        """What a job takes of its tenant's share of the log store, by its request and how long it is kept.
+
+        Half of the share can be taken at once, and as much comes back while a job is kept: what is kept at any moment
+        is within the whole. None where the store, as far as it was seen, has no limit.
+        """
+        at_once = self._most_bytes * limits.store_percent / 200
+        if not at_once:
+            return NO_SHARE
+        kept_s = self._settings.job_ttl_s
+        takes_bytes = (len(msgspec.json.encode(request)) + _JOB_BYTES) * max(1.0, ttl_s / kept_s)
+        return Share(round(takes_bytes / at_once * kept_s * 1000) + 1, kept_s * 1000)
 
     async def run(self) -> None:
         """Look about once a second until cancelled."""
@@ -119,8 +140,9 @@ class Load:
             self._work_s = self._now()
             self._taken.clear()
             self._wait.saw(self._work_s, waiting, begun)
-        if self._settings.store_full_percent and self._now() >= self._memory_due_s:
+        if self._now() >= self._memory_due_s:
             used, most = await self._store.memory()
-            self._memory_s = self._now()
-            self._full = bool(most) and used >= most * self._settings.store_full_percent / 100
+            self._memory_s, self._most_bytes = self._now(), most
+            percent = self._settings.store_full_percent
+            self._full = bool(percent and most) and used >= most * percent / 100
             self._memory_due_s = self._memory_s + (0.0 if most else _MEMORY_AGAIN_S)

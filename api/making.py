@@ -22,7 +22,7 @@ from shared.storage.control import OPEN_COUNT, Control
 from shared.storage.creation import Creation
 from shared.storage.jobs import JobStore
 from shared.storage.keys import OPEN_SLACK_MS, TOMBSTONE_MS
-from shared.storage.limits import LimitStore, Place
+from shared.storage.limits import NO_SHARE, LimitStore, Place, Share
 from shared.storage.transactions import Command, RefusedError, Transactions
 
 log = logging.getLogger(__name__)
@@ -88,16 +88,16 @@ class Maker:
         self._limits = limits
         self._room = Room(settings.max_queued_jobs)
 
-    async def find_room(self, job: JobKey, limits: Limits) -> Place | None:
+    async def find_room(self, job: JobKey, limits: Limits, share: Share = NO_SHARE) -> Place | None:
         """Room for the job, or `queue_full`, `too_many_jobs`, `budget_spent`. Before anything is written: a refusal
         must neither count as a job nor take away another's place.
 
-        Where its tenant's jobs are limited the job gets a place, which is counted with all others in one act; where
-        not, a look at their number will do.
+        Where its tenant's jobs are limited, or what they take of the store (`share`), the job gets a place, which is
+        counted with all others in one act; where not, a look at their number will do.
         """
         try:
-            if limits.open_jobs or limits.tokens_per_day:
-                return await self._limits.admit(job, _now_ms(), limits, self._settings.max_queued_jobs)
+            if limits.open_jobs or limits.tokens_per_day or share.takes_ms:
+                return await self._limits.admit(job, _now_ms(), limits, self._settings.max_queued_jobs, share)
             await self._look_for_room()
         except TailraceError as error:
             if error.code in _REFUSALS:

@@ -30,6 +30,7 @@ class Limits:
     open_jobs: int = 0
     running_jobs: int = 0
     tokens_per_day: int = 0
+    store_percent: float = 0.0
 
     @property
     def on_readers(self) -> bool:
@@ -52,11 +53,12 @@ class _Others(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_jobs: _Count | None = None
     running_jobs: _Count | None = None
     tokens_per_day: _Count | None = None
+    store_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
 
 
 def setting_of(limit: str) -> str:
     """The name of the setting that has the default of a limit."""
-    by_tenant = limit in ("open_jobs", "running_jobs", "tokens_per_day")
+    by_tenant = limit in ("open_jobs", "running_jobs", "tokens_per_day", "store_percent")
     return f"tenant_{limit}" if by_tenant else f"key_{limit}"
 
 

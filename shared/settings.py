@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     tenant_open_jobs: int = Field(2000, ge=0, description="a fifth of max_queued_jobs: none takes the place of all")
     tenant_running_jobs: int = Field(0, ge=0, description="at once, in all workers; the others wait")
     tenant_tokens_per_day: int = Field(0, ge=0, description="input and output of the jobs of one day, UTC")
+    tenant_store_percent: float = Field(
+        50.0, ge=0, le=100, description="of the log store's maxmemory, which a tenant's prompts may take while kept"
+    )
     failed_auth_per_s: float = Field(50.0, ge=0, description="requests without a valid key, of everybody at one node")
     limit_lease_s: float = Field(10.0, gt=0, description="what a dead node counted for others is forgotten after this")
     max_wait_s: float = Field(0.0, ge=0, description="expected wait for a worker beyond which a POST is answered 503")

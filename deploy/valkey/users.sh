@@ -41,7 +41,7 @@ channels="&tailrace:{* &tailrace:worker:*"
 echo "user default off resetpass resetkeys resetchannels -@all"
 # An API node: makes, shows and ends jobs; reads API keys, which it cannot make; never touches arq's own marks.
 echo "user api on resetpass $of_api resetkeys resetchannels -@all" \
-  "$jobs_keys $control_keys ~tailrace:idem:* %R~arq:in-progress:* ~tailrace:permits:* ~tailrace:readers:*" \
+  "$jobs_keys $control_keys ~tailrace:idem:* %R~arq:in-progress:* ~tailrace:permits:* ~tailrace:readers:* ~tailrace:share:*" \
   "%R~tailrace:keys %R~tailrace:keys:version ~tailrace:keys:used ~tailrace:keys:signing" \
   "$channels $session $scripts $job $control $limits +zremrangebylex +zrevrangebylex +zrandmember +hvals"
 # A worker: takes jobs, writes logs; knows neither API keys nor signing keys nor Idempotency-Keys.

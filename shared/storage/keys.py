@@ -160,6 +160,11 @@ def tokens_of_day(tenant: str, day: str) -> str:
     return f"tailrace:tokens:{tenant}:{day}"
 
 
+def share(tenant: str) -> str:
+    """Control, string: when (ms since 1970) a tenant has its share of the log store again. Ends a second later."""
+    return f"tailrace:share:{tenant}"
+
+
 STARTS = "tailrace:starts"
 """Control, number of jobs that workers have begun, for the estimate of the wait. Ends an hour after the last one."""
 

@@ -74,6 +74,16 @@ class Place(NamedTuple):
         ]
 
 
+class Share(NamedTuple):
+    """What a job takes of its tenant's share of the log store, in the ms after which that comes back; and the whole."""
+
+    takes_ms: int = 0
+    whole_ms: int = 0
+
+
+NO_SHARE = Share()
+
+
 class Told(NamedTuple):
     """What a node hears of a key's readers: whether it was known, and the numbers of those that have to go."""
 
@@ -99,12 +109,15 @@ class LimitStore:
         granted, left, wait_ms = map(int, answer)
         return Granted(granted, left, wait_ms / 1000)
 
-    async def admit(self, job: JobKey, created_ms: int, limits: Limits, most_open: int) -> Place:
+    async def admit(
+        self, job: JobKey, created_ms: int, limits: Limits, most_open: int, share: Share = NO_SHARE
+    ) -> Place:
         """A place for `job`, on the index of open jobs and among its tenant's, under a lease.
 
         TailraceError `queue_full`, `too_many_jobs` or `budget_spent` where there is none; then nothing was written.
         """
-        names = [keys.OPEN, keys.places(job.tenant), keys.tokens_of_day(job.tenant, day_of(job.id))]
+        day, tenant = day_of(job.id), job.tenant
+        names = [keys.OPEN, keys.places(tenant), keys.tokens_of_day(tenant, day), keys.share(tenant)]
         args: list[str | int] = [
             str(job),
             job.id,
@@ -113,6 +126,7 @@ class LimitStore:
             limits.open_jobs,
             self._lease_ms,
             limits.tokens_per_day,
+            *share,
         ]
         verdict, *rest = await self._scripts.call(scripts.ADMIT, names, args)
         if verdict == "OK":
@@ -125,6 +139,8 @@ class LimitStore:
                 f"{limits.open_jobs} jobs of this tenant have not ended. Wait until some of them have.",
                 retry_after_s=5,
             )
+        if verdict == "SHARE":
+            raise TailraceError("budget_spent", _SHARE_SPENT, retry_after_s=int(rest[0]) / 1000)
         left_s = (DAY_MS - (job_id_ms(job.id) or 0) % DAY_MS) / 1000
         raise TailraceError(
             "budget_spent",
@@ -145,6 +161,12 @@ class LimitStore:
         args: list[str | int] = [node, self._lease_ms, most, len(come), *map(_name, come), *map(_name, gone)]
         known, *to_go = await self._scripts.call(scripts.READERS, names, args)
         return Told(known == "1", [int(number) for number in to_go])
+
+
+_SHARE_SPENT = (
+    "The jobs of this tenant have taken its share of the store. It comes back evenly, while jobs are kept: "
+    "wait, send smaller prompts, or ask for a shorter ttl_s."
+)
 
 
 def _name(number: int) -> str:

@@ -5,12 +5,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from shared.storage.keys import places, tokens_of_day
 from shared.storage.limits import day_of
 from tests.acceptance.conftest import ClusterFactory, quick
 from tests.support.cluster import Cluster, until
 from tests.support.stores import running_valkey
 from tests.support.watch import finish, read_tokens
+from tests.support.wire import Wire, assert_problem
 
 KEYED = {"TAILRACE_API_KEYS": "acme:key-of-acme"}
 BUDGET = {**KEYED, "TAILRACE_TENANT_TOKENS_PER_DAY": "1000000"}
@@ -50,6 +53,26 @@ async def test_a_worker_that_is_told_to_go_counts_what_its_jobs_have_used_and_go
         assert _places(cluster) == 1  # it waits for another worker
         await tailrace.cancel(job_id)
         until(lambda: _places(cluster) == 0)
+
+
+@pytest.mark.requirement("LT-13")
+async def test_a_tenant_that_has_filled_its_share_of_the_store_keeps_no_other_out(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, {"TAILRACE_API_KEYS": "bolt:key-of-bolt,acme:key-of-acme"})
+    large = {"provider": "scripted", "model": "demo", "prompt": "x" * 200_000, "params": {"tokens": 1}}
+    with contextlib.ExitStack() as stack:
+        stack.callback(cluster.stop)
+        cluster.valkey.start()
+        with contextlib.closing(cluster.valkey.client()) as client:
+            client.config_set("maxmemory", 64_000_000)
+        cluster.add_api()
+        cluster.add_worker()
+        async with Wire(cluster.url, "key-of-bolt") as bolt, Wire(cluster.url, "key-of-acme") as acme:
+            answers = [await bolt.create(large | {"ttl_s": 3600}) for _ in range(100)]
+            made = sum(answer.status_code == 202 for answer in answers)
+            assert 60 <= made <= 100 * 0.9
+            assert_problem(answers[-1], 429, "budget_spent")
+            assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
+            assert (await acme.create(large)).status_code == 202
 
 
 async def test_readers_do_not_feel_a_control_store_that_hangs(cluster_of: ClusterFactory, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from api.permits import Permits
 from shared.errors import TailraceError
 from shared.jobs import JobKey, job_id_prefix, new_job_id
-from shared.limits import Limits
+from shared.limits import NONE, Limits
 from shared.spending import Spending
 from shared.storage import keys
 from shared.storage.batch import Batcher
-from shared.storage.limits import LimitStore, OneByOne, Place, day_of
+from shared.storage.limits import LimitStore, OneByOne, Place, Share, day_of
 from tests.storage.conftest import Stores
 from tests.support.loops import running, until
 
@@ -127,6 +127,35 @@ async def test_nodes_that_race_for_the_last_open_jobs_of_all_tenants_make_no_mor
     codes = await asyncio.gather(*racing)
     assert sorted(codes) == [""] * 9 + ["queue_full"] * 21
     assert await stores.redis.zcard(keys.OPEN) == 9
+
+
+async def test_nodes_that_race_for_a_tenants_share_give_out_no_more_than_that(nodes: list[LimitStore]) -> None:
+    share = Share(110_000, 1_000_000)
+
+    async def refused(node: LimitStore, tenant: str) -> float:
+        try:
+            await node.admit(_job(tenant), NOW_MS, NONE, 100, share)
+        except TailraceError as error:
+            return error.retry_after_s if error.code == "budget_spent" and error.retry_after_s else -1.0
+        return 0.0
+
+    waits = await asyncio.gather(*(refused(node, "acme") for node in nodes for _ in range(20)))
+    assert sum(wait == 0 for wait in waits) == 10
+    assert all(60 < wait <= 101 for wait in waits if wait)
+    assert await refused(nodes[0], "umbrella") == 0
+
+
+async def test_what_a_job_takes_of_the_share_it_takes_once_and_one_is_never_too_large(
+    nodes: list[LimitStore], stores: Stores
+) -> None:
+    job, share = _job(), Share(5_000_000, 1_000_000)
+    for node in (*nodes, *nodes):
+        await node.admit(job, NOW_MS, NONE, 100, share)
+    left_ms = await stores.redis.pttl(keys.share("acme"))
+    assert 4_900_000 < left_ms <= 5_001_000
+    with pytest.raises(TailraceError) as caught:
+        await nodes[0].admit(_job(), NOW_MS, NONE, 100, share)
+    assert caught.value.retry_after_s == pytest.approx(1000, abs=60), "no longer than twice the share, whatever came"
 
 
 async def test_a_repeated_admission_takes_no_second_place(nodes: list[LimitStore]) -> None:

@@ -15,7 +15,7 @@ from shared.jobs import JobRequest, Message
 from shared.limits import NONE, Limits, LimitTable
 from shared.settings import Settings
 from shared.spending import tokens_in
-from shared.storage.limits import Granted
+from shared.storage.limits import NO_SHARE, Granted
 from tests.support.loops import GUARD_S, end, until
 
 
@@ -58,7 +58,7 @@ def test_without_keys_only_what_somebody_has_asked_for_is_limited() -> None:
     assert LimitTable(Settings()).of("default", keyed=False) is NONE
     assert LimitTable(Settings(key_readers=7)).of("default", keyed=False) == Limits(readers=7)
     assert LimitTable(Settings()).of("acme") == Limits(
-        requests_per_s=100, request_burst=200, readers=1000, readers_per_job=100, open_jobs=2000
+        requests_per_s=100, request_burst=200, readers=1000, readers_per_job=100, open_jobs=2000, store_percent=50
     )
 
 
@@ -354,6 +354,25 @@ async def test_a_store_that_is_nearly_full_takes_no_new_jobs() -> None:
         await load.look()
         refused = _refusal(load)
         assert (None if refused is None else refused.code) == code
+
+
+async def test_a_job_takes_of_its_tenants_share_what_its_prompt_and_its_time_are() -> None:
+    stores, clock = Stores(), Clock()
+    load = _load(stores, clock, job_ttl_s=100)
+    limits, short = Limits(store_percent=50), JobRequest("scripted", "m", [Message("user", "x")])
+    long = JobRequest("scripted", "m", [Message("user", "x" * 98_000)])
+    await load.look()
+    assert load.share(long, limits, 100) == NO_SHARE, "a store without a limit has no shares"
+    clock.now_s += 61
+    stores.most = 4_000_000
+    await load.look()
+    takes_ms, whole_ms = load.share(long, limits, 100)
+    assert whole_ms == 100_000
+    assert takes_ms == pytest.approx(0.1 * whole_ms, rel=0.05), "a tenth of the million that can be had at once"
+    assert load.share(short, limits, 100).takes_ms < takes_ms / 20
+    assert load.share(long, limits, 700).takes_ms == pytest.approx(7 * takes_ms, rel=0.01)
+    assert load.share(long, limits, 1).takes_ms == takes_ms
+    assert load.share(long, NONE, 100) == NO_SHARE
 
 
 async def test_a_store_without_a_limit_is_seldom_looked_at_and_never_full() -> None:
