@@ -38,6 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=package_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # its viewer would be any version that another site serves, on the console's origin
+        redoc_url=None,
         redirect_slashes=False,  # such an answer names a scheme, and behind a proxy the wrong one
     )
     problems.install(app)

@@ -36,12 +36,6 @@ _ANSWERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 """Of every answer that says nothing else: it is somebody's own, and no page."""
-_DOCS: tuple[tuple[bytes, bytes], ...] = (
-    *_ANSWERS[:2],
-    (b"referrer-policy", b"no-referrer"),
-    # Its page loads a viewer from elsewhere and runs a script of its own.
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-)
 _NAMES = frozenset(name for name, _ in _ANSWERS)
 _UNTIMED: nullcontext[None] = nullcontext()
 _LINGER_S = 1.0
@@ -72,7 +66,7 @@ class Guard:
                 answered = True
                 _count(scope, str(message["status"]))
                 quota = ((name.lower().encode(), value.encode()) for name, value in scope.get(QUOTA, ()))
-                message["headers"] = [*_complete(scope["path"], message["headers"], request_id), *quota]
+                message["headers"] = [*_complete(message["headers"], request_id), *quota]
             await send(message)
 
         try:
@@ -128,9 +122,9 @@ class Guard:
         return _replay(scope, receive)
 
 
-def _complete(path: str, headers: RawHeaders, request_id: str) -> RawHeaders:
+def _complete(headers: RawHeaders, request_id: str) -> RawHeaders:
     """An answer's headers with those that it does not have itself."""
-    more = _DOCS if path.startswith("/docs") else _ANSWERS
+    more = _ANSWERS
     for name, _ in headers:
         if name in _NAMES:
             have = {name for name, _ in headers}

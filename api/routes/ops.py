@@ -23,6 +23,11 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_VIEWER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
+_DOCS_CSP = _CSP.replace("script-src 'self'", f"script-src 'self' {_VIEWER}").replace(
+    "style-src 'self'", f"style-src 'self' 'unsafe-inline' {_VIEWER}"
+)
+"""It is of the console's origin, which holds a key: the page names the viewer's files by their hashes (SRI)."""
 _PAGE_HEADERS = {
     "Content-Security-Policy": _CSP,
     "X-Content-Type-Options": "nosniff",
@@ -69,6 +74,14 @@ async def show_metrics(_: MayAdminister) -> Response:
 async def console() -> Response:
     """The console."""
     return _file("index.html")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The API's description, to be read and tried."""
+    page = _file("docs.html")
+    page.headers["Content-Security-Policy"] = _DOCS_CSP
+    return page
 
 
 @router.get("/console/{name}", include_in_schema=False)

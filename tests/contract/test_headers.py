@@ -58,6 +58,22 @@ async def test_the_console_runs_what_is_its_own_alone(wire: Wire) -> None:
     assert not re.search(r"<script(?![^>]* src=)|<style|\son[a-z]+=|javascript:|style=", answer.text)
 
 
+@pytest.mark.requirement("HD-1")
+async def test_what_the_description_takes_from_elsewhere_is_one_exact_file_or_nothing(wire: Wire) -> None:
+    answer = await wire.ask("GET", "/docs")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+    tags = re.findall(r"<(?:script|link)[^>]*>", answer.text)
+    foreign = [tag for tag in tags if "https://" in tag]
+    assert len(foreign) == 2
+    for tag in foreign:
+        assert re.search(r'"https://[^"]*@\d+\.\d+\.\d+/', tag), "a version, whole"
+        assert re.search(r'integrity="sha384-[A-Za-z0-9+/]{64}"', tag)
+        assert 'crossorigin="anonymous"' in tag
+    assert not re.search(r"<script(?![^>]* src=)|<style|\son[a-z]+=|javascript:", answer.text)
+    assert (await wire.ask("GET", "/redoc")).status_code == 404
+
+
 @needs_our_node
 @pytest.mark.requirement("HD-2")
 async def test_pages_of_other_sites_read_nothing_by_default(wire: Wire) -> None:
