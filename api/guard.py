@@ -40,6 +40,8 @@ _NAMES = frozenset(name for name, _ in _ANSWERS)
 _UNTIMED: nullcontext[None] = nullcontext()
 _LINGER_S = 1.0
 _LEAST_BYTES_PER_S = 8 * 1024
+_HELD_BODIES = 512
+"""So many whole bodies may a node hold of requests that are still coming, in bytes: 128 MiB by default."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -51,6 +53,7 @@ class Guard:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a sound request through; answer for an unsound one."""
@@ -98,6 +101,15 @@ class Guard:
             return receive
         wire = wire_of(scope)
         whole = wire is not None and wire.body_is_whole()
+        body = await self._body(receive, whole, too_large)
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body and media_type != "application/json" and not media_type.endswith("+json"):
+            raise TailraceError("unsupported_media_type")
+        scope[BODY] = bytes(body)
+        return _replay(scope, receive)
+
+    async def _body(self, receive: Receive, whole: bool, too_large: TailraceError) -> bytearray:
+        """All of a body. `whole`: it is here already. `node_full` where too much of others is being held."""
         body = bytearray()
         try:
             async with _UNTIMED if whole else asyncio.timeout(self._body_timeout_s) as limit:
@@ -107,19 +119,20 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise CloseWithoutAnswerError
                     body += message.get("body", b"")
+                    self._held_bytes += len(message.get("body", b""))
                     if len(body) > self._max_body_bytes:
                         raise too_large
+                    if self._held_bytes > _HELD_BODIES * self._max_body_bytes:
+                        raise TailraceError("node_full", retry_after_s=2)
                     if not message.get("more_body", False):
                         break
                     if limit is not None:
                         limit.reschedule(began_s + self._body_timeout_s + len(body) / _LEAST_BYTES_PER_S)
         except TimeoutError:
             raise TailraceError("request_timeout") from None
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if body and media_type != "application/json" and not media_type.endswith("+json"):
-            raise TailraceError("unsupported_media_type")
-        scope[BODY] = bytes(body)
-        return _replay(scope, receive)
+        finally:
+            self._held_bytes -= len(body)
+        return body
 
 
 def _complete(headers: RawHeaders, request_id: str) -> RawHeaders:
