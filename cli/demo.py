@@ -98,7 +98,7 @@ async def _demo(console: "Console", provider: str, model: str, prompt: str) -> N
 @asynccontextmanager
 async def _running(console: "Console") -> "AsyncIterator[Up]":
     """A whole Tailrace in a temporary folder."""
-    from cli.serve import settings_with
+    from cli.settings import settings_with
     from cli.up import Plan, Up
 
     with tempfile.TemporaryDirectory(prefix="tailrace-demo-") as folder:

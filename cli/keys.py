@@ -173,7 +173,7 @@ def _cell(value: object) -> str:
 
 def _in_store(redis_url: str | None, data_dir: Path | None, work: "Callable[[ApiKeys], Awaitable[_T]]") -> _T:
     """Do something with the keys of the store that the options or the environment name; typer.Exit where it is away."""
-    from cli.serve import settings_with
+    from cli.settings import settings_with
     from cli.valkey import embedded_valkey
     from shared.errors import TailraceError
     from shared.storage.api_keys import ApiKeys

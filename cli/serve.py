@@ -3,15 +3,15 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.settings import settings_with
 from shared.errors import TailraceError
 
 if TYPE_CHECKING:
     from cli.up import Plan, Up
-    from shared.settings import Settings
 
 EXIT_USAGE = 2
 EXIT_FAILED = 1
@@ -25,31 +25,6 @@ MaxConnections = Annotated[
 ]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 Slots = Annotated[int | None, typer.Option(help="Generations at once in one worker.")]
-
-
-def settings_with(**options: Any) -> "Settings":
-    """The environment's settings with the command's options over them; a usage error names what is wrong."""
-    from pydantic import ValidationError
-
-    from shared.limits import LimitTable
-    from shared.settings import Settings
-
-    for name, value in options.items():
-        if value is not None:
-            os.environ[f"TAILRACE_{name.upper()}"] = str(value)
-    try:
-        settings = Settings()
-        # Read for their checks.
-        settings.chosen_keys, settings.signing_keys, settings.allowed_origins  # noqa: B018
-        settings.log_store, settings.control_store, settings.encryption_ring  # noqa: B018
-        LimitTable(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "TAILRACE_" + "_".join(map(str, first["loc"])).upper()
-        raise typer.BadParameter(f"{name}: {first['msg']}") from None
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return settings
 
 
 def up(

@@ -261,6 +261,7 @@ class Settings(BaseSettings):
             self.control_redis_url,
             name="TAILRACE_CONTROL_REDIS_URL",
             password_file=self.control_redis_password_file,
+            file_setting="TAILRACE_CONTROL_REDIS_PASSWORD_FILE",
             ca_file=self.redis_ca_file if self.control_redis_url.startswith("rediss:") else "",
         )
 
