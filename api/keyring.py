@@ -27,8 +27,9 @@ _NOTE_EVERY_S = 60.0
 
 
 _MEND = (
-    "Make a key with `tailrace keys create TENANT`, or set TAILRACE_API_KEYS=tenant:key (`openssl rand -hex 32` makes "
-    "a good key) or TAILRACE_API_KEYS_FILE; or listen with --host 127.0.0.1."
+    "Make a key with `tailrace keys create TENANT` (with the same --data-dir or --redis-url), or set "
+    "TAILRACE_API_KEYS=tenant:key (`openssl rand -hex 32` makes a good key) or TAILRACE_API_KEYS_FILE; or listen with "
+    "--host 127.0.0.1."
 )
 
 

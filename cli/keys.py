@@ -1,23 +1,21 @@
-"""`tailrace keys`: making, listing and revoking API keys. It talks to the control store itself, as an operator may."""
+"""`tailrace keys`: making, listing and revoking API keys. It works in the control store itself, as an operator may."""
 
-import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.exits import Exit
+from cli.key_store import in_store
 
 if TYPE_CHECKING:
     from shared.principals import ApiKey, Right
     from shared.storage.api_keys import ApiKeys
 
-_T = TypeVar("_T")
 _SPAN = re.compile(r"(?P<count>[1-9]\d{0,5})(?P<unit>[smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -30,7 +28,10 @@ StoreUrl = Annotated[
     str | None,
     typer.Option("--redis-url", help="The control store; default: TAILRACE_CONTROL_REDIS_URL or TAILRACE_REDIS_URL."),
 ]
-DataDir = Annotated[Path | None, typer.Option(help="That of a running `tailrace up`, for its embedded Valkey.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="The folder of an embedded store, running or not; default, without any URL: TAILRACE_DATA_DIR."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -61,7 +62,7 @@ def create(
     now_ms = time.time_ns() // 1_000_000
     expires_ms = None if not expires else now_ms + _span_s(expires) * 1000
     written, key = new_key(tenant, _rights(rights), now_ms, label=label[:100], expires_ms=expires_ms)
-    _in_store(redis_url, data_dir, lambda store: store.add(key))
+    in_store(redis_url, data_dir, lambda store: store.add(key))
     if as_json:
         typer.echo(json.dumps({"key": written, **_facts(key, None)}))
     else:
@@ -82,7 +83,7 @@ def list_keys(
         used = await store.last_used()
         return [_facts(key, used.get(key.id)) for key in await store.all() if tenant in (None, key.tenant)]
 
-    rows = _in_store(redis_url, data_dir, read)
+    rows = in_store(redis_url, data_dir, read)
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -104,7 +105,7 @@ def revoke(
     from shared.principals import key_id_of
 
     key_id, now_ms = key_id_of(key) or key, time.time_ns() // 1_000_000
-    if _in_store(redis_url, data_dir, lambda store: store.revoke(key_id, now_ms)) is None:
+    if in_store(redis_url, data_dir, lambda store: store.revoke(key_id, now_ms)) is None:
         typer.echo("There is no key of this id; `tailrace keys list` shows those there are.", err=True)
         raise typer.Exit(Exit.MISSING)
     typer.echo(f"Key {key_id} is revoked.", err=True)
@@ -123,7 +124,7 @@ def rotate(
     Tokens that are out stay good until they end; the old key goes with the next rotation that comes a month later.
     """
     now_ms = time.time_ns() // 1_000_000
-    made = _in_store(redis_url, data_dir, lambda store: store.rotate(now_ms, _KEEP_SIGNING_MS, drop_old=drop_old))
+    made = in_store(redis_url, data_dir, lambda store: store.rotate(now_ms, _KEEP_SIGNING_MS, drop_old=drop_old))
     typer.echo(f"Tokens are signed with {made.id} now.", err=True)
 
 
@@ -169,28 +170,3 @@ def _cell(value: object) -> str:
     from cli.render import harmless
 
     return harmless(",".join(value) if isinstance(value, list) else str(value or "-"))
-
-
-def _in_store(redis_url: str | None, data_dir: Path | None, work: "Callable[[ApiKeys], Awaitable[_T]]") -> _T:
-    """Do something with the keys of the store that the options or the environment name; typer.Exit where it is away."""
-    from cli.settings import settings_with
-    from cli.valkey import embedded_valkey
-    from shared.errors import TailraceError
-    from shared.storage.api_keys import ApiKeys
-    from shared.storage.connect import open_redis
-
-    settings = settings_with()
-    at = redis_url or (embedded_valkey(data_dir).url if data_dir is not None else settings.control_store)
-
-    async def run() -> _T:
-        redis = open_redis(at, timeout_s=settings.redis_timeout_s, max_connections=4)
-        try:
-            return await work(ApiKeys(redis))
-        finally:
-            await redis.aclose()
-
-    try:
-        return asyncio.run(run())
-    except TailraceError as error:
-        typer.echo(f"tailrace: {error.message} (the store is the one of --redis-url or --data-dir)", err=True)
-        raise typer.Exit(Exit.UNREACHABLE) from error

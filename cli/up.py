@@ -2,27 +2,22 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
-
-import redis
+from typing import Any
 
 from api.keyring import refuse_weak_keys
 from api.server import listening_socket
 from cli.processes import Child, ChildFailedError
-from cli.valkey import embedded_valkey
+from cli.valkey import embedded_valkey, sole_use
 from shared.errors import TailraceError
 from shared.settings import Settings
 
 _START_GUARD_S = 60.0
-_VALKEY_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +57,11 @@ class Up:
             loop.add_signal_handler(number, self.stop)
         with contextlib.ExitStack() as stack:
             sock = stack.enter_context(_bound(settings))
-            store = None if self._plan.redis_url else stack.enter_context(_locked(settings.data_dir))
+            embedded = not self._plan.redis_url
+            if embedded:
+                stack.enter_context(sole_use(settings.data_dir))
             try:
-                await self._start(sock, embedded=store is not None)
+                await self._start(sock, embedded=embedded)
             finally:
                 await self._stop()
 
@@ -74,7 +71,7 @@ class Up:
         if embedded:
             valkey = embedded_valkey(self._plan.settings.data_dir)
             env["TAILRACE_REDIS_URL"] = self.store_url = valkey.url
-            child = Child("valkey", valkey.argv, dict(os.environ), _VALKEY_STOP_S, probe=lambda: _answers(valkey.url))
+            child = valkey.child()
             self._children.append(child)
             await child.start(_START_GUARD_S)
         fronts = [
@@ -147,30 +144,6 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
         ) from None
     with sock:
         yield sock
-
-
-@contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[IO[str]]:
-    """Two servers on one append-only file would ruin it."""
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TailraceError(
-                "internal", f"Another `tailrace up` uses {data_dir}. Stop it, or choose another --data-dir."
-            ) from None
-        yield lock
-
-
-def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(url, socket_timeout=1.0)
-    try:
-        return bool(client.ping())
-    except redis.exceptions.RedisError:
-        return False
-    finally:
-        client.close()
 
 
 def _host_in_url(host: str) -> str:

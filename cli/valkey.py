@@ -3,14 +3,22 @@
 The wheel's own defaults keep nothing on disk and let every local user in (reliability notes §1.4, §5).
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
+
+from cli.processes import Child
 from shared.errors import TailraceError
 
+_STOP_S = 10.0
+"""To write what it has taken, and go."""
 _LONGEST_SOCKET_PATH = 100
 """The kernel's limit is 108 bytes with its NUL, 104 on macOS."""
 
@@ -26,12 +34,37 @@ class NoEmbeddedValkeyError(TailraceError):
         )
 
 
+class InUseError(TailraceError):
+    """Another command has this store in its hands."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(
+            "internal",
+            f"Another `tailrace up` (or, for a moment, `tailrace keys`) uses {data_dir}. Stop it, or choose another "
+            "--data-dir.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedValkey:
     """A Valkey to be started: `argv` in a new process, then reachable at `url` (unix://…)."""
 
     argv: list[str]
     url: str
+
+    def child(self) -> Child:
+        """It as a process to be supervised; whoever starts it has the `sole_use` of its folder."""
+        return Child("valkey", self.argv, dict(os.environ), _STOP_S, probe=self.answers)
+
+    def answers(self) -> bool:
+        """Whether it runs and has read its data."""
+        client = redis.Redis.from_url(self.url, socket_timeout=1.0)
+        try:
+            return bool(client.ping())
+        except redis.exceptions.RedisError:
+            return False
+        finally:
+            client.close()
 
 
 def embedded_valkey(data_dir: Path, *, max_memory_mb: int = 1024) -> EmbeddedValkey:
@@ -58,6 +91,18 @@ def embedded_valkey(data_dir: Path, *, max_memory_mb: int = 1024) -> EmbeddedVal
     }
     argv = [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
     return EmbeddedValkey(argv, f"unix://{socket}")
+
+
+@contextlib.contextmanager
+def sole_use(data_dir: Path, name: str = "lock") -> Iterator[None]:
+    """Keep others from starting a server there: two on one append-only file would ruin it. InUseError if one has."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data_dir / name).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InUseError(data_dir) from None
+        yield
 
 
 def _binary() -> Path:

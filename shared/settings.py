@@ -257,12 +257,18 @@ class Settings(BaseSettings):
         """Where the control store is. ValueError as for the log store."""
         if not self.control_redis_url:
             return self.log_store
+        return self.control_store_at(self.control_redis_url, "TAILRACE_CONTROL_REDIS_URL")
+
+    def control_store_at(self, url: str, name: str) -> StoreAddress:
+        """The control store under the URL `url`, which was given as `name`: the files that open it are the settings'.
+        ValueError as for the log store."""
+        of = "CONTROL_" if self.control_redis_url or self.control_redis_password_file else ""
         return StoreAddress.parse(
-            self.control_redis_url,
-            name="TAILRACE_CONTROL_REDIS_URL",
-            password_file=self.control_redis_password_file,
-            file_setting="TAILRACE_CONTROL_REDIS_PASSWORD_FILE",
-            ca_file=self.redis_ca_file if self.control_redis_url.startswith("rediss:") else "",
+            url,
+            name=name,
+            password_file=self.control_redis_password_file if of else self.redis_password_file,
+            file_setting=f"TAILRACE_{of}REDIS_PASSWORD_FILE",
+            ca_file=self.redis_ca_file if url.startswith("rediss:") else "",
         )
 
     @property

@@ -16,11 +16,12 @@ from tests.support.cluster import GUARD_S, clean_environment, until
 class UpProcess:
     """A running `tailrace up`. `lines` is what it printed."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path | None = None) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.main", "up", *arguments],
             env={**clean_environment(), **env},
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -70,10 +71,25 @@ class UpProcess:
         return status
 
 
+def run_tailrace(
+    *command: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """One `tailrace …` that ends by itself, on a wide terminal."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli.main", *command],
+        env={**clean_environment(), "COLUMNS": "1000", **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
+    )
+
+
 @contextlib.contextmanager
-def running_up(*arguments: str, env: dict[str, str] | None = None) -> Iterator[UpProcess]:
-    """`tailrace up` on a free port for the length of a block."""
-    up = UpProcess(["--port", "0", *arguments], env or {})
+def running_up(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Iterator[UpProcess]:
+    """`tailrace up` on a free port for the length of a block, started in the folder `cwd`."""
+    up = UpProcess(["--port", "0", *arguments], env or {}, cwd)
     try:
         yield up
     finally:
