@@ -111,13 +111,15 @@ async def test_streams_end_with_the_key_that_opened_them_and_with_the_one_that_s
 
 @pytest.mark.requirement("TK-6")
 async def test_a_stream_ends_when_its_key_does(up: Service) -> None:
-    short, other = _made(up, "acme", "--expires", "4s"), _made(up, "acme")
-    _closed_to_all_but(up, short["key"], other["key"])
-    async with Wire(up.url, short["key"]) as wire, Wire(up.url, other["key"]) as owner:
+    other = _made(up, "acme")["key"]
+    _closed_to_all_but(up, other)
+    async with Wire(up.url, other) as owner:
         job = (await owner.create(scripted(params=PACED))).json()["id"]
-        minted = (await wire.ask("POST", f"/jobs/{job}/tokens", {})).json()
-        async with wire.tail(job) as by_key, Wire(up.url, minted["token"]) as page, page.tail(job) as by_token:
-            assert [(await tail.end()).names[-1] for tail in (by_key, by_token)] == ["token_expired"] * 2
+        short = _made(up, "acme", "--expires", "8s")["key"]
+        async with Wire(up.url, short) as wire:
+            minted = (await wire.ask("POST", f"/jobs/{job}/tokens", {})).json()
+            async with wire.tail(job) as by_key, Wire(up.url, minted["token"]) as page, page.tail(job) as by_token:
+                assert [(await tail.end()).names[-1] for tail in (by_key, by_token)] == ["token_expired"] * 2
         await owner.cancel(job)
 
 
