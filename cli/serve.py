@@ -1,6 +1,7 @@
 """`tailrace up`, `api` and `worker`: the commands that start processes. Options mirror settings; options win."""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +13,20 @@ from shared.errors import TailraceError
 
 if TYPE_CHECKING:
     from cli.up import Plan, Up
+    from shared.settings import Settings
+
+log = logging.getLogger(__name__)
 
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback only with TAILRACE_API_KEYS.")]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to listen on; beyond loopback only with API keys: of `tailrace keys create`, of TAILRACE_API_KEYS "
+        "or of TAILRACE_API_KEYS_FILE."
+    ),
+]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
 RedisUrl = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of Valkey or Redis 7+.")]
 MaxConnections = Annotated[
@@ -57,6 +67,7 @@ def up(
     settings = settings_with(
         host=host, port=port, slots=slots, data_dir=data_dir, max_connections=max_connections, log_level=level
     )
+    _warn_of_unknown_variables(settings)
     plan = Plan(settings, api, workers, redis_url or os.environ.get("TAILRACE_REDIS_URL", ""))
     try:
         asyncio.run(_run(Up, plan))
@@ -84,13 +95,16 @@ def api(
 
       tailrace api --port 8080 --redis-url redis://valkey:6379/0
 
-      TAILRACE_API_KEYS=acme:s3cret tailrace api --host 0.0.0.0
+      tailrace keys create acme --redis-url redis://valkey:6379/0
+
+      tailrace api --host 0.0.0.0 --redis-url redis://valkey:6379/0
     """
     from api.server import run_api
 
     settings = settings_with(
         host=host, port=port, redis_url=redis_url, max_connections=max_connections, log_level=log_level
     )
+    _warn_of_unknown_variables(settings)
     try:
         run_api(settings, fd=fd)
     except TailraceError as error:
@@ -108,10 +122,21 @@ def worker(redis_url: RedisUrl = None, slots: Slots = None, log_level: LogLevel 
     """
     from worker.main import run_worker
 
+    settings = settings_with(redis_url=redis_url, slots=slots, log_level=log_level)
+    _warn_of_unknown_variables(settings)
     try:
-        run_worker(settings_with(redis_url=redis_url, slots=slots, log_level=log_level))
+        run_worker(settings)
     except TailraceError as error:
         _fail(error.message)
+
+
+def _warn_of_unknown_variables(settings: "Settings") -> None:
+    from cli.variables import warning
+    from shared.telemetry import set_up_logging
+
+    if said := warning(os.environ):
+        set_up_logging(settings.log_level, settings.log_format)
+        log.warning("%s", said)
 
 
 def _fail(message: str) -> None:

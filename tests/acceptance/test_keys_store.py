@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.support.certificates import Authority
-from tests.support.cluster import GUARD_S
-from tests.support.stores import PASSWORD, ValkeyProcess
+from tests.support.cluster import GUARD_S, Process, clean_environment
+from tests.support.stores import PASSWORD, ValkeyProcess, running_valkey
 from tests.support.tls_front import tls_front
 from tests.support.up import run_tailrace, running_up
 
@@ -48,6 +48,20 @@ def test_what_a_node_beyond_loopback_asks_for_can_be_done_before_it_starts(tmp_p
         assert [_status(up.url), _status(up.url, key)] == [401, 200]
     assert _tenants(tmp_path) == ["acme"]
     assert not (tmp_path / ".tailrace" / "valkey.sock").exists(), "it runs for the command's own moment"
+
+
+def test_the_helps_example_of_a_node_beyond_loopback_starts_one(tmp_path: Path) -> None:
+    lines = [line.split() for line in run_tailrace("api", "--help").stdout.splitlines()]
+    *_, making, starting = [line for line in lines if line[:1] == ["tailrace"]]
+    assert starting[1:4] == ["api", "--host", "0.0.0.0"]
+    with running_valkey(tmp_path) as store:
+        words = [[word if "://" not in word else store.url for word in line[1:]] for line in (making, starting)]
+        assert run_tailrace(*words[0]).returncode == 0
+        node = Process("api", [*words[1], "--port", "0"], clean_environment(), tmp_path / "api.log")
+        try:
+            node.start()
+        finally:
+            node.stop()
 
 
 def test_keys_made_at_the_same_moment_in_a_store_that_is_down_are_all_there(tmp_path: Path) -> None:
