@@ -23,8 +23,8 @@ EXIT_FAILED = 1
 Host = Annotated[
     str | None,
     typer.Option(
-        help="Address to listen on; beyond loopback only with API keys: of `tailrace keys create`, of TAILRACE_API_KEYS "
-        "or of TAILRACE_API_KEYS_FILE."
+        help="Address to listen on; beyond loopback only with API keys: of `tailrace keys create`, TAILRACE_API_KEYS "
+        "or TAILRACE_API_KEYS_FILE."
     ),
 ]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
