@@ -2,10 +2,12 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -51,7 +53,16 @@ def _request_id(request: Request) -> str | None:
 
 def from_validation(error: RequestValidationError) -> TailraceError:
     """The first thing that is wrong with a request, its field named."""
-    first = error.errors()[0]
+    return _refusal(error.errors()[0])
+
+
+def from_body(error: ValidationError) -> TailraceError:
+    """The same of a body that was checked without the framework."""
+    first = error.errors(include_url=False)[0]
+    return _refusal({**first, "loc": ("body", *first["loc"])})
+
+
+def _refusal(first: Mapping[str, Any]) -> TailraceError:
     if first["type"] == "json_invalid":
         return TailraceError("invalid_json", f"The body is not JSON: {first.get('ctx', {}).get('error', '')}.")
     place = [str(part) for part in first["loc"]]

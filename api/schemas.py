@@ -1,17 +1,20 @@
 """The bodies that clients send, checked: every field named, bounded, and refused with what to do when it is wrong."""
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.errors import TailraceError
 from shared.jobs import JobRequest, Message, OnInterrupt
-from shared.params import PROVIDERS, validate_params
+from shared.params import PROVIDERS, validate_params, without_surplus
 from shared.settings import Settings
+from shared.strict import StrictModel
 
 _DEEPEST = 32
 """Levels of lists and objects in a body; the deepest tool schemas seen have about a dozen."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _sound(value: Any, level: int = 0) -> Any:
@@ -21,7 +24,7 @@ def _sound(value: Any, level: int = 0) -> Any:
     if isinstance(value, str):
         if "\x00" in value:
             raise ValueError("a NUL character is not allowed; leave it out")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not value.isascii() and _SURROGATE.search(value):
             raise ValueError("a lone surrogate is not a character; send whole characters")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("NaN and infinity are no JSON numbers; send a finite one")
@@ -39,21 +42,16 @@ Text = Annotated[str, BeforeValidator(_sound)]
 Name = Annotated[
     str, BeforeValidator(_sound), StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]+$")
 ]
+_Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 
 
-class Body(BaseModel):
-    """A body: unknown fields are refused, and nothing is guessed from another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class MessageIn(Body):
+class MessageIn(StrictModel):
     """One message, in OpenAI's chat shape."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[dict[str, Any]] | None, BeforeValidator(_sound)] = None
+    content: Annotated[str | _Objects | None, BeforeValidator(_sound)] = None
     name: Name | None = None
-    tool_calls: Annotated[list[dict[str, Any]] | None, BeforeValidator(_sound)] = None
+    tool_calls: Annotated[_Objects | None, BeforeValidator(_sound)] = None
     tool_call_id: Name | None = None
 
     @model_validator(mode="after")
@@ -63,13 +61,10 @@ class MessageIn(Body):
         return self
 
 
-class JobIn(Body):
+class JobIn(StrictModel):
     """The body of POST /jobs."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
         title="JobRequest",
         json_schema_extra={
             "examples": [
@@ -89,17 +84,17 @@ class JobIn(Body):
     provider: str = Field(description=f"one of {', '.join(PROVIDERS)}", max_length=64)
     model: Name = Field(description="the provider's name for the model")
     prompt: Annotated[str, BeforeValidator(_sound), StringConstraints(min_length=1)] | None = None
-    messages: list[MessageIn] | None = Field(None, min_length=1, max_length=1000)
+    messages: Annotated[list[MessageIn], Field(fail_fast=True)] | None = Field(None, min_length=1, max_length=1000)
     system: Text | None = None
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
-    params: Annotated[dict[str, Any], BeforeValidator(_sound)] = Field(
+    params: Annotated[dict[str, Any], BeforeValidator(_sound), BeforeValidator(without_surplus)] = Field(
         default_factory=dict, description="the provider's own parameters, by its list"
     )
     on_interrupt: Literal["restart", "continue", "fail"] = "restart"
     priority: int = Field(5, ge=0, le=9, description="higher first, among the tenant's own")
     metadata: dict[Name, Annotated[str, BeforeValidator(_sound), StringConstraints(max_length=512)]] = Field(
-        default_factory=dict, max_length=16
+        default_factory=dict, max_length=16, fail_fast=True
     )
     ttl_s: int | None = Field(None, ge=1, description="how long the job is kept after its end, in seconds")
 
@@ -151,20 +146,20 @@ class JobIn(Body):
         )
 
 
-class ChatIn(Body):
+class ChatIn(StrictModel):
     """The body of POST /chat/stream."""
 
     message: Annotated[str, BeforeValidator(_sound), StringConstraints(min_length=1)]
     system_prompt: Text | None = None
 
 
-class MessageOnlyIn(Body):
+class MessageOnlyIn(StrictModel):
     """The body of POST /chat/stream-meta and /langchain/stream."""
 
     message: Annotated[str, BeforeValidator(_sound), StringConstraints(min_length=1)]
 
 
-class AnthropicIn(Body):
+class AnthropicIn(StrictModel):
     """The body of POST /anthropic/stream."""
 
     message: Annotated[str, BeforeValidator(_sound), StringConstraints(min_length=1)]

@@ -1,8 +1,8 @@
 """The requests that come most, without FastAPI's way to a route, which costs more than all that the route does.
 
-A thousand readers that come back at once are served here, and every POST of a job. What is not plainly such a request,
-or not a sound one, goes on to FastAPI, where the same route stands with its documentation: there is one meaning, and
-this is a short cut to it.
+A thousand readers that come back at once are served here, and every POST of a job. What is not plainly such a request
+goes on to FastAPI, where the same route stands with its documentation: there is one meaning, and this is a short cut to
+it. A body that was looked through and refused is not looked through again.
 """
 
 import json
@@ -13,6 +13,7 @@ from functools import partial
 from types import SimpleNamespace
 
 from fastapi import FastAPI
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,7 +23,7 @@ from api.connection import CloseWithoutAnswerError, Closing
 from api.dialects import dialect
 from api.guard import BODY
 from api.node import node_of
-from api.problems import problem
+from api.problems import from_body, problem
 from api.routes import events, jobs
 from api.routes.common import job_of, start_of
 from api.schemas import JobIn
@@ -37,7 +38,7 @@ _PLAIN = frozenset({"last_event_id", "dialect", "token"})
 
 
 class _PassOnError(Exception):
-    """The request is not sound; what is wrong with it, FastAPI says."""
+    """The body is no JSON that FastAPI would read as such; what is wrong with it, FastAPI says."""
 
 
 class ShortCuts:
@@ -79,7 +80,9 @@ async def _job(request: Request) -> Response:
         # The very steps that FastAPI takes: another parser of JSON would be another meaning.
         given = json.loads(request.scope.get(BODY, b""))
         principal = demand(await principal_of(request), Right.SUBMIT)
-        body = JobIn.model_validate(given)
+        body = JobIn.model_validate(given, from_attributes=True)
+    except ValidationError as error:
+        raise from_body(error) from None
     except (ValueError, RecursionError):
         raise _PassOnError from None
     del request.scope[BODY]

@@ -8,15 +8,16 @@ the vendors' own where they publish one, otherwise far above any sane use: they 
 import json
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import TailraceError
+from shared.strict import StrictModel, with_one_surplus
 
 _Object = dict[str, JsonValue]
-_Tools = Annotated[list[_Object], Field(max_length=128)]
+_Tools = Annotated[list[_Object], Field(max_length=128, fail_fast=True)]
 _StopText = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-_Stops = Annotated[list[_StopText], Field(min_length=1, max_length=16)]
+_Stops = Annotated[list[_StopText], Field(min_length=1, max_length=16, fail_fast=True)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -28,10 +29,10 @@ _Level = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,24}$")]
 _Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class _Params(BaseModel):
+class _Params(StrictModel):
     """Strict: no coercion, nothing unknown, no NaN and no infinity, at any depth."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class OpenAIParams(_Params):
@@ -49,7 +50,7 @@ class OpenAIParams(_Params):
     seed: _Seed | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[_TokenId, _Bias], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[_TokenId, _Bias], Field(max_length=1024, fail_fast=True)] | None = None
     reasoning_effort: _Level | None = None
     verbosity: _Level | None = None
     max_completion_tokens: _Count | None = None
@@ -114,11 +115,17 @@ _MODELS: dict[str, type[_Params]] = {
 }
 PROVIDERS: tuple[str, ...] = tuple(_MODELS)
 """The names of all providers."""
+_ALL_NAMES = frozenset[str]().union(*(model.model_fields for model in _MODELS.values()))
 
 
 def param_names(provider: str) -> frozenset[str]:
     """The names on a provider's list."""
     return frozenset(_MODELS[provider].model_fields)
+
+
+def without_surplus(params: Any) -> Any:
+    """The `params` without the names that are on no provider's list, but the first, where there are many."""
+    return with_one_surplus(params, _ALL_NAMES)
 
 
 _NOT_IN_BACKGROUND = ("stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias")

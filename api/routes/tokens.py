@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi import Body as BodyParam
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
@@ -12,20 +12,34 @@ from api import tokens
 from api.auth import COOKIE, MayRead, demand
 from api.problems import documented
 from api.routes.common import NodeDep, job_of
-from api.schemas import Body, TokenOut
+from api.schemas import TokenOut
 from shared.errors import TailraceError
 from shared.events import rfc3339
+from shared.jobs import JobKey
 from shared.principals import Right
+from shared.strict import StrictModel
 
 router = APIRouter(tags=["jobs"])
 
 
-class TokenIn(Body):
+class TokenIn(StrictModel):
     """What the token is to be."""
 
-    rights: list[Literal["read", "cancel"]] = Field(["read"], min_length=1, max_length=2)
+    rights: Annotated[list[Literal["read", "cancel"]], Field(fail_fast=True)] = Field(
+        ["read"], min_length=1, max_length=2
+    )
     ttl_s: int | None = Field(None, ge=1, description="at most until the job's deadline and ten minutes, the default")
     cookie: bool = Field(False, description="also set it as a cookie for the path of this job")
+
+
+async def _job_to_open(principal: MayRead, job_id: str) -> JobKey:
+    # A dependency, for those come before the body: whoever may have no token has nothing looked through.
+    if principal.job_id is not None:
+        raise TailraceError("forbidden", "A token mints no other; ask with the key.")
+    return job_of(principal, job_id)
+
+
+_JobToOpen = Annotated[JobKey, Depends(_job_to_open)]
 
 
 @router.post(
@@ -38,16 +52,14 @@ class TokenIn(Body):
     ),
 )
 async def mint(
-    principal: MayRead, job_id: str, node: NodeDep, asked: Annotated[TokenIn | None, BodyParam()] = None
+    principal: MayRead, job: _JobToOpen, node: NodeDep, asked: Annotated[TokenIn | None, BodyParam()] = None
 ) -> Response:
     """For `?token=`, the Authorization header or a cookie. It takes a key; a token mints no other.
 
     Without a body: a token that reads, for as long as one may.
     """
     body = asked or TokenIn()
-    if principal.job_id is not None:
-        raise TailraceError("forbidden", "A token mints no other; ask with the key.")
-    job, rights = job_of(principal, job_id), frozenset(map(Right, body.rights))
+    rights = frozenset(map(Right, body.rights))
     for right in rights:
         demand(principal, right)
     record = await node.store.show(job)

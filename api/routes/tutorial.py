@@ -1,8 +1,8 @@
 """The four endpoints that every streaming tutorial ends with, durable underneath."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from api.auth import MaySubmit, demand
@@ -42,19 +42,24 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+async def _may_submit_and_read(principal: MaySubmit) -> Principal:
+    # A dependency, for those come before the body: who is forbidden has nothing looked through.
+    return demand(principal, Right.READ)
+
+
+_MayChat = Annotated[Principal, Depends(_may_submit_and_read)]
 _CHAT = _documented('id: 602505-3\ndata: {"token": "Hello", "done": false}\n\n')
 
 
 async def _answer(
     node: Node, principal: Principal, request: JobRequest, dialect_name: str, key: str | None
 ) -> Response:
-    demand(principal, Right.READ)
     record, replayed = await take_in(node, principal, request, check_key(key))
     return created(node, record, dialect(dialect_name), principal, replayed=replayed)
 
 
 @router.post("/chat/stream", summary="Chat by OpenAI", response_class=Response, responses=_CHAT)
-async def chat(body: ChatIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None) -> Response:
+async def chat(body: ChatIn, node: NodeDep, principal: _MayChat, idempotency_key: KeyHeader = None) -> Response:
     """Come back with `GET /jobs/{id}/events?dialect=chat` and the last `id:`; the id is in `Location`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)], system=body.system_prompt)
     return await _answer(node, principal, request, "chat", idempotency_key)
@@ -67,7 +72,7 @@ async def chat(body: ChatIn, node: NodeDep, principal: MaySubmit, idempotency_ke
     responses=_documented('data: {"event": "start", "model": "gpt-4o-mini"}\n\n'),
 )
 async def chat_meta(
-    body: MessageOnlyIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+    body: MessageOnlyIn, node: NodeDep, principal: _MayChat, idempotency_key: KeyHeader = None
 ) -> Response:
     """As /chat/stream, with a start, a count of tokens and a latency. Dialect `chat-meta`."""
     request = JobRequest("openai", node.settings.chat_model, [Message("user", body.message)])
@@ -76,7 +81,7 @@ async def chat_meta(
 
 @router.post("/anthropic/stream", summary="Chat by Anthropic", response_class=Response, responses=_CHAT)
 async def anthropic(
-    body: AnthropicIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+    body: AnthropicIn, node: NodeDep, principal: _MayChat, idempotency_key: KeyHeader = None
 ) -> Response:
     """As /chat/stream."""
     request = JobRequest(
@@ -92,7 +97,7 @@ async def anthropic(
     responses=_documented('data: {"token": "Hello"}\n\n'),
 )
 async def langchain(
-    body: MessageOnlyIn, node: NodeDep, principal: MaySubmit, idempotency_key: KeyHeader = None
+    body: MessageOnlyIn, node: NodeDep, principal: _MayChat, idempotency_key: KeyHeader = None
 ) -> Response:
     """Dialect `langchain`."""
     request = JobRequest("langchain", node.settings.langchain_model, [Message("user", body.message)])

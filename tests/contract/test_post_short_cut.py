@@ -10,6 +10,7 @@ import pytest
 from tests.contract.conftest import Strict
 from tests.contract.test_bad_input import BOUNDS, MESSAGES, PARAMS, TYPES
 from tests.contract.test_create import SHAPES
+from tests.contract.test_many_faults import FAULTS
 from tests.support.wire import Wire
 
 GOOD = {"provider": "scripted", "model": "demo", "prompt": "hi"}
@@ -20,10 +21,12 @@ BODIES: dict[str, bytes] = {
         for cases in (TYPES, BOUNDS, MESSAGES, PARAMS)
         for name, case in cases.items()
     },
+    **{name: json.dumps(body).encode() for name, (path, body, *_) in FAULTS.items() if path == "/jobs"},
     "nothing": b"",
     "no JSON": b"{",
     "a list": b"[]",
     "a null": b"null",
+    "a text": b'"text"',
     "two values": b"{} {}",
     "a comma too many": b'{"a": 1,}',
     "not a number": b'{"provider":"scripted","model":"demo","prompt":"hi","temperature":NaN}',

@@ -116,6 +116,15 @@ async def test_a_token_for_what_cannot_be_given_is_refused_by_name(strict: Stric
     assert_problem(await strict.acme.ask("POST", f"/jobs/{job}/tokens", asked), 400, "invalid_request", field)
 
 
+@pytest.mark.requirement("TK-1")
+@pytest.mark.parametrize("asked", [{"rights": ["submit"]}, {"job": "x"}, []])
+async def test_a_token_that_asks_for_another_is_forbidden_whatever_its_body_is(strict: Strict, asked: object) -> None:
+    made = (await strict.acme.create(scripted("hello"))).json()
+    async with Wire(strict.acme.url, made["read_token"]) as wire:
+        for job in (made["id"], "0" * 26):
+            assert_problem(await wire.ask("POST", f"/jobs/{job}/tokens", asked), 403, "forbidden")
+
+
 @pytest.mark.requirement("TK-5")
 async def test_without_a_body_a_token_reads_and_does_nothing_else(strict: Strict) -> None:
     job = await strict.acme.submit("hello")

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from api import tokens
 from api.dialects import DIALECTS
 from api.guard import _request_id as request_id_of
 from api.intake import check_key
-from api.problems import from_validation
+from api.problems import from_body
 from api.routes.common import start_of
 from api.schemas import JobIn
 from shared.errors import ProviderError, TailraceError
@@ -122,7 +121,7 @@ def bodies(chance: Random) -> None:
     try:
         request = JobIn.model_validate(parsed).to_request(_SETTINGS, faults=False)
     except ValidationError as error:
-        refused = from_validation(RequestValidationError(_in_body(error)))
+        refused = from_body(error)
         assert refused.code in {"invalid_request", "invalid_json"}
     except TailraceError as refused:
         assert refused.kind.status == 400
@@ -130,11 +129,6 @@ def bodies(chance: Random) -> None:
         stored = msgspec.json.encode(request)
         assert b"\\u0000" not in stored
         assert len(PLAIN.fingerprint(msgspec.json.encode(request, order="sorted"))) == 64
-
-
-def _in_body(error: ValidationError) -> list[dict[str, Any]]:
-    """The errors as the framework tells them."""
-    return [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
 
 
 def capabilities(chance: Random) -> None:
